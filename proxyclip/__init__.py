@@ -1,0 +1,1 @@
+"""Open-vocabulary labelling of whole image corpora."""
