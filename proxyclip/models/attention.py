@@ -1,0 +1,81 @@
+"""The last block's attention, per method: pure tensor functions.
+
+Weights are (B, heads, N, N) over CLIP's tokens with CLS first, or (B, N, N) over the proxy's patches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def proxy_attention(features: Tensor, *, beta: float, gamma: float) -> Tensor:
+    """Attention weights from the similarity of a proxy's patch features (ProxyCLIP, eq. 3-5).
+
+    features: (B, N, C), any scale. Returns (B, N, N) float32, rows summing to 1: the softmax of
+    gamma * (S - beta * mean(S)) with entries below 0 masked out, S the cosine similarities.
+
+    mean(S) is taken per window, as the squared norm of the mean unit feature, so a result does not
+    depend on its batch. A patch always attends to itself, so flat windows stay finite.
+    """
+    unit = F.normalize(features.float(), dim=-1)  # (B, N, C)
+    mean_similarity = unit.double().mean(dim=1).square().sum(dim=-1).float()  # (B,)
+    logits = gamma * (unit @ unit.transpose(1, 2) - beta * mean_similarity[:, None, None])  # (B, N, N)
+    masked = logits < 0
+    masked.diagonal(dim1=1, dim2=2).fill_(False)
+    return logits.masked_fill_(masked, -math.inf).softmax(dim=-1)
+
+
+def resize_values(values: Tensor, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> Tensor:
+    """Bring CLIP's patch values to the proxy's grid, bilinearly without antialiasing.
+
+    values: (B, from_h * from_w, D). Returns (B, to_h * to_w, D).
+    """
+    if from_hw == to_hw:
+        return values
+    grid = values.transpose(1, 2).reshape(values.shape[0], -1, *from_hw)
+    return F.interpolate(grid, size=to_hw, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
+
+
+def _scaled(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b.transpose(-2, -1) / math.sqrt(a.shape[-1])
+
+
+def query_key(q: Tensor, k: Tensor) -> Tensor:
+    """CLIP's own: softmax(q k^T / sqrt d)."""
+    return _scaled(q, k).softmax(dim=-1)
+
+
+def query_query(q: Tensor, k: Tensor) -> Tensor:
+    """ClearCLIP (2407.12442): softmax(q q^T / sqrt d)."""
+    return _scaled(q, q).softmax(dim=-1)
+
+
+def identity(q: Tensor, k: Tensor) -> Tensor:
+    """MaskCLIP (2112.01071): each patch keeps its own value."""
+    return torch.eye(q.shape[-2], dtype=q.dtype, device=q.device).expand(*q.shape[:-1], -1)
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method makes of the last block.
+
+    attention: weights from the block's own queries and keys, or None where a proxy gives them.
+    residual: whether the residual path and the MLP stay.
+    """
+
+    attention: Callable[[Tensor, Tensor], Tensor] | None
+    residual: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "clip": Method(query_key, residual=True),
+    "maskclip": Method(identity),
+    "clearclip": Method(query_query),
+    "proxyclip": Method(None),
+}

@@ -1,0 +1,243 @@
+"""Segmenter: encode an image once, decode it for any vocabulary."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from proxyclip.config import DecodeConfig, SegmenterConfig
+from proxyclip.image import ImageSource, load_image, resize_image
+from proxyclip.models.attention import METHODS, proxy_attention, resize_values
+from proxyclip.models.clip import ClipEncoder
+from proxyclip.models.decode import decode_features, dense_logits
+from proxyclip.models.text import cached_embeddings
+from proxyclip.models.vfm import TimmProxy
+from proxyclip.models.windows import WindowPlan, cut_windows, plan_windows
+from proxyclip.picture import ignore_label, overlay
+from proxyclip.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class DenseFeatures:
+    """An image's unit dense features, all a vocabulary needs.
+
+    features: (rows, columns, grid_h, grid_w, E) float32, a patch grid per window.
+    """
+
+    features: Tensor
+    plan: WindowPlan
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Size of the labels that these features decode to: the original image's, in pixels."""
+        return self.plan.y.original, self.plan.x.original
+
+    def at_size(self, image_hw: tuple[int, int]) -> DenseFeatures:
+        """The same features, to be decoded at another size."""
+        y, x = (
+            dataclasses.replace(axis, original=side)
+            for axis, side in zip((self.plan.y, self.plan.x), image_hw, strict=True)
+        )
+        return DenseFeatures(self.features, dataclasses.replace(self.plan, y=y, x=x))
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Labels of one image.
+
+    mask: (H, W) uint8, or uint16 beyond 255 classes; 255 (65535) = ignore.
+    confidence: (H, W) float32, the probability of the winning class, before any threshold.
+    margin: (H, W) float32, how far that is above the second class.
+    """
+
+    mask: np.ndarray
+    confidence: np.ndarray
+    margin: np.ndarray
+    vocabulary: Vocabulary
+    image: np.ndarray | None = None
+
+    def overlay(self, alpha: float = 0.5) -> Image.Image:
+        """The image under its coloured labels."""
+        if self.image is None:
+            raise ValueError("This Segmentation carries no image; use Segmenter.predict, or decode(..., image=image).")
+        return overlay(self.image, self.mask, self.vocabulary.colours, alpha=alpha)
+
+
+class Segmenter:
+    """ProxyCLIP (2408.04883) and its relatives over sliding windows, training-free.
+
+    clip: a `ClipEncoder` or an open_clip model. proxy: a `TimmProxy` or a timm vision transformer; needed
+    by methods that use one. batch_windows: windows that go through the encoders together; memory and
+    speed depend on it, results do not.
+    """
+
+    def __init__(
+        self,
+        clip: ClipEncoder | nn.Module,
+        proxy: TimmProxy | nn.Module | None = None,
+        config: SegmenterConfig | None = None,
+        *,
+        device: str | torch.device = "cpu",
+        batch_windows: int = 8,
+    ) -> None:
+        self.config = config or SegmenterConfig()
+        model = self.config.model
+        if model.method not in METHODS:
+            raise ValueError(f"Unknown method {model.method!r}; known: {', '.join(METHODS)}.")
+        if batch_windows < 1:
+            raise ValueError(f"batch_windows must be at least 1, found {batch_windows}.")
+        self.method = METHODS[model.method]
+        self.device = torch.device(device)
+        self.batch_windows = batch_windows
+        self.clip = (clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip)).to(self.device)
+        self.clip.set_trunk_dtype(getattr(torch, model.dtype))
+        self._embeddings: dict[tuple[str, ...], Tensor] = {}
+        self.proxy: TimmProxy | None = None
+        if self.method.attention is None:
+            if proxy is None:
+                raise ValueError(f"Method {model.method!r} needs a proxy; pass one, or choose another method.")
+            self.proxy = (proxy if isinstance(proxy, TimmProxy) else TimmProxy(proxy)).to(self.device)
+            self.proxy.set_trunk_dtype(getattr(torch, model.dtype))
+
+    @classmethod
+    def from_config(cls, config: SegmenterConfig, **kwargs: Any) -> Segmenter:
+        """Load the networks that a configuration names; `kwargs` as in the constructor."""
+        from proxyclip.models.weights import load_clip, load_proxy
+
+        needs_proxy = config.model.method not in METHODS or METHODS[config.model.method].attention is None
+        return cls(load_clip(config.model), load_proxy(config.model) if needs_proxy else None, config, **kwargs)
+
+    @classmethod
+    def from_preset(cls, name: str, **kwargs: Any) -> Segmenter:
+        """Load a named recipe of `proxyclip.presets`; `kwargs` as in the constructor."""
+        from proxyclip.presets import preset
+
+        return cls.from_config(preset(name).config, **kwargs)
+
+    def predict(self, image: ImageSource, vocabulary: Vocabulary) -> Segmentation:
+        """Label one image: a path, encoded bytes, a PIL image or an RGB uint8 array (H, W, 3)."""
+        pixels = load_image(image)
+        return self.decode(self.encode(pixels), vocabulary, image=pixels)
+
+    def encode(self, image: ImageSource) -> DenseFeatures:
+        """The expensive half, once per image."""
+        return self.encode_batch([image])[0]
+
+    @torch.inference_mode()
+    def encode_batch(self, images: Sequence[ImageSource]) -> list[DenseFeatures]:
+        """Encode several images, their windows together; each as if it were alone."""
+        plans, windows = [], []
+        for image in images:
+            pixels = load_image(image)
+            plan = plan_windows((pixels.shape[0], pixels.shape[1]), self.config.windows)
+            resized = resize_image(pixels, (plan.y.resized, plan.x.resized))
+            plans.append(plan)
+            windows.append(self._windows(resized, plan))
+        features: list[list[Tensor]] = [[] for _ in images]
+        for owners, batch in _batches(plans, windows, self.batch_windows):
+            for owner, dense in zip(owners, self._encode_windows(batch), strict=True):
+                features[owner].append(dense)
+        return [
+            DenseFeatures(torch.stack(found).unflatten(0, (len(plan.y.starts), -1)), plan)
+            for found, plan in zip(features, plans, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        features: DenseFeatures,
+        vocabulary: Vocabulary,
+        config: DecodeConfig | None = None,
+        image: np.ndarray | None = None,
+    ) -> Segmentation:
+        """The cheap half, per vocabulary. config: other thresholds than the segmenter's."""
+        config = config or self.config.decode
+        if config.background_threshold > 0 and vocabulary.background is None:
+            raise ValueError(
+                f"background_threshold is {config.background_threshold}, but vocabulary {vocabulary.name!r} has no "
+                "background class; name one, or set the threshold to 0."
+            )
+        decoded = decode_features(
+            features.features,
+            features.plan,
+            self.embed(vocabulary).to(self.device),
+            torch.tensor(vocabulary.query_class).to(self.device),
+            logit_scale=config.logit_scale,
+        )
+        mask = decoded.winner
+        if config.background_threshold > 0:
+            mask = mask.masked_fill(decoded.confidence < config.background_threshold, vocabulary.background)
+        ignore = ignore_label(vocabulary.num_classes)
+        if config.ignore_below > 0:
+            mask = mask.masked_fill(decoded.confidence < config.ignore_below, ignore)
+        return Segmentation(
+            mask.cpu().numpy().astype(np.uint8 if ignore == 255 else np.uint16),
+            decoded.confidence.cpu().numpy(),
+            decoded.margin.cpu().numpy(),
+            vocabulary,
+            image,
+        )
+
+    @torch.inference_mode()
+    def logits(self, features: DenseFeatures, vocabulary: Vocabulary) -> Tensor:
+        """Cosine of every pixel with every query, (Q, H, W): for looking at, since it may be large."""
+        return dense_logits(features.features, features.plan, self.embed(vocabulary).to(self.device))
+
+    def embed(self, vocabulary: Vocabulary) -> Tensor:
+        """Text embeddings (Q, E) of a vocabulary: its own, or the text tower's, kept in memory and on disk."""
+        if vocabulary.embeddings is None:
+            if vocabulary.queries not in self._embeddings:
+                self._embeddings[vocabulary.queries] = cached_embeddings(self.clip, vocabulary.queries)
+            return self._embeddings[vocabulary.queries]
+        if vocabulary.embeddings.shape[1] != self.clip.embed_dim:
+            raise ValueError(
+                f"Vocabulary {vocabulary.name!r} brings embeddings of width {vocabulary.embeddings.shape[1]}; this CLIP "
+                f"has {self.clip.embed_dim}. Embeddings belong to the CLIP that made them."
+            )
+        return torch.tensor(vocabulary.embeddings)
+
+    def with_embeddings(self, vocabulary: Vocabulary) -> Vocabulary:
+        """The vocabulary with its text embeddings inside, so that no text tower is needed to use it."""
+        return dataclasses.replace(vocabulary, embeddings=self.embed(vocabulary).numpy())
+
+    def _windows(self, resized: np.ndarray, plan: WindowPlan) -> Tensor:
+        """(num_windows, 3, h, w) float32 in [0, 1], padded with CLIP's mean colour."""
+        image = torch.from_numpy(resized).to(self.device).permute(2, 0, 1).float() / 255
+        return cut_windows(image, plan, torch.tensor(self.clip.mean, device=self.device))
+
+    def _encode_windows(self, windows: Tensor) -> Tensor:
+        """(B, 3, h, w) in [0, 1] to dense features (B, grid_h, grid_w, E)."""
+        tokens, grid_hw = self.clip.trunk(_normalise(windows, self.clip.mean, self.clip.std))
+        if self.proxy is None:
+            dense = self.clip.attend(tokens, self.method)
+        else:
+            features, proxy_hw = self.proxy(_normalise(windows, self.proxy.mean, self.proxy.std))
+            weights = proxy_attention(features, beta=self.config.model.beta, gamma=self.config.model.gamma)
+            values = resize_values(self.clip.values(tokens), grid_hw, proxy_hw)
+            dense, grid_hw = self.clip.project(weights @ values), proxy_hw
+        return dense.unflatten(1, grid_hw)
+
+
+def _batches(plans: Sequence[WindowPlan], windows: Sequence[Tensor], size: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Windows of equal size from several images, `size` at a time, with the image each belongs to."""
+    by_size: dict[tuple[int, int], list[tuple[int, Tensor]]] = {}
+    for owner, (plan, cut) in enumerate(zip(plans, windows, strict=True)):
+        by_size.setdefault(plan.padded_hw, []).extend((owner, window) for window in cut)
+    for group in by_size.values():
+        for start in range(0, len(group), size):
+            owners, batch = zip(*group[start : start + size], strict=True)
+            yield list(owners), torch.stack(batch)
+
+
+def _normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    shape = (1, 3, 1, 1)
+    return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)

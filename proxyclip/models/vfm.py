@@ -1,0 +1,85 @@
+"""The proxies: vision foundation models whose patch similarity steers CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from proxyclip.models.positions import PositionRule, interpolate_positions
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class VfmSpec:
+    """A proxy by name: its timm model, its rule for positions, the licence of its weights."""
+
+    timm_name: str
+    positions: PositionRule
+    licence: str
+
+
+VFMS: dict[str, VfmSpec] = {
+    "dino-s8": VfmSpec("vit_small_patch8_224.dino", "offset", "Apache-2.0"),
+    "dino-s16": VfmSpec("vit_small_patch16_224.dino", "offset", "Apache-2.0"),
+    "dino-b8": VfmSpec("vit_base_patch8_224.dino", "offset", "Apache-2.0"),
+    "dino-b16": VfmSpec("vit_base_patch16_224.dino", "offset", "Apache-2.0"),
+}
+
+
+class TimmProxy(nn.Module):
+    """Patch features of a timm `VisionTransformer`: its last normalised tokens, without prefix tokens.
+
+    positions: "offset" for DINO, as the paper's model does it; "antialias" for timm's own way.
+    mean, std: RGB in [0, 1]; the model's own where it names them, else ImageNet's.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        positions: PositionRule = "antialias",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, VisionTransformer) or model.pos_embed is None:
+            raise ValueError(
+                f"The proxy is a {type(model).__name__}; wanted a timm VisionTransformer with absolute "
+                "position embeddings (DINO, DeiT, supervised ViTs)."
+            )
+        self.model = model.eval().requires_grad_(False)
+        self.rule: PositionRule = positions
+        pretrained = getattr(model, "pretrained_cfg", None) or {}
+        self.mean = tuple(pretrained.get("mean", IMAGENET_MEAN) if mean is None else mean)
+        self.std = tuple(pretrained.get("std", IMAGENET_STD) if std is None else std)
+
+    def set_trunk_dtype(self, dtype: torch.dtype) -> None:
+        """Run the network in `dtype`; its features are returned in float32."""
+        self.model.to(dtype)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """pixels: (B, 3, H, W) float32, normalised. Returns features (B, N, C) float32 and the grid (h, w)."""
+        model = self.model
+        patches = model.patch_embed.proj(pixels.to(model.pos_embed.dtype))  # (B, C, h, w)
+        grid_hw = (patches.shape[2], patches.shape[3])
+        tokens = model.patch_embed.norm(patches.flatten(2).transpose(1, 2))  # (B, N, C)
+        prefix, positions = self._position_embedding(grid_hw)
+        tokens = torch.cat([prefix.expand(tokens.shape[0], -1, -1), tokens + positions], dim=1)
+        tokens = model.norm(model.blocks(model.norm_pre(tokens)))
+        return tokens[:, model.num_prefix_tokens :].float(), grid_hw
+
+    def _position_embedding(self, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Prefix tokens (1, P, C) with their positions, and patch positions (1, N, C)."""
+        model = self.model
+        parts = [part for part in (model.cls_token, model.reg_token) if part is not None]
+        prefix = torch.cat(parts, dim=1) if parts else model.pos_embed[:, :0]
+        stored = model.pos_embed
+        if not model.no_embed_class:
+            prefix, stored = prefix + stored[:, : prefix.shape[1]], stored[:, prefix.shape[1] :]
+        patches = interpolate_positions(stored[0], model.patch_embed.grid_size, grid_hw, self.rule)
+        return prefix, patches[None].to(stored.dtype)

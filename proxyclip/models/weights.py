@@ -1,0 +1,183 @@
+"""Where weights lie, what they hash to, and loading them: from local files or by name, never from unsafe pickles."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from proxyclip.config import ModelConfig
+from proxyclip.models.clip import ClipEncoder
+from proxyclip.models.vfm import VFMS, TimmProxy, VfmSpec
+
+LOCAL_DIR = "local-dir:"
+
+
+def weight_files(config: ModelConfig) -> dict[str, Path]:
+    """The files that hold the weights of a configuration, by part ("clip", "proxy"); downloads named ones.
+
+    Raises FileNotFoundError that names the part, and ValueError for unknown model names.
+    """
+    files = {"clip": _clip_file(config)}
+    if config.proxy is not None:
+        files["proxy"] = _proxy_file(config)
+    return files
+
+
+def weight_hashes(config: ModelConfig) -> dict[str, str]:
+    """sha256 of every weight file, and of the architecture beside it for `local-dir:` models."""
+    hashes = {}
+    for part, path in weight_files(config).items():
+        digest = hashlib.sha256()
+        if (config.clip if part == "clip" else str(config.proxy)).startswith(LOCAL_DIR):
+            digest.update(json.dumps(_read_json(_architecture_file(path.parent)), sort_keys=True).encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+        hashes[part] = digest.hexdigest()
+    return hashes
+
+
+def load_clip(config: ModelConfig) -> ClipEncoder:
+    """The CLIP of a configuration, in float32 on the CPU."""
+    path = _clip_file(config)
+    model = open_clip.create_model(config.clip, load_weights=False, pretrained_text=False)
+    _load(model, _read_state(path), path, f"CLIP {config.clip}", spare=("logit_bias",))
+    tokenizer = open_clip.get_tokenizer(config.clip)
+    preprocess = open_clip.get_model_preprocess_cfg(model)
+    if config.clip.startswith(LOCAL_DIR):
+        preprocess |= _read_json(_architecture_file(path.parent)).get("preprocess_cfg", {})
+    return ClipEncoder(model, tokenizer, preprocess.get("mean"), preprocess.get("std"))
+
+
+def load_proxy(config: ModelConfig) -> TimmProxy | None:
+    """The proxy of a configuration, in float32 on the CPU, or None where it names none."""
+    if config.proxy is None:
+        return None
+    path = _proxy_file(config)
+    if config.proxy.startswith(LOCAL_DIR):
+        architecture = _read_json(_architecture_file(path.parent))
+        model = timm.models.VisionTransformer(**architecture["model_args"])
+        spec = VfmSpec(config.proxy, architecture.get("positions", "antialias"), "")
+    else:
+        spec = _vfm_spec(config.proxy)
+        model = timm.create_model(spec.timm_name, pretrained=False, num_classes=0)
+    _load(model, _read_state(path), path, f"proxy {config.proxy}", spare=("head.", "head_dist.", "fc_norm."))
+    return TimmProxy(model, spec.positions)
+
+
+def _clip_file(config: ModelConfig) -> Path:
+    if config.clip_weights:
+        return _existing(config.clip_weights, "CLIP weights")
+    if config.clip.startswith(LOCAL_DIR):
+        return _single_weights(config.clip, "CLIP")
+    if config.clip not in open_clip.list_models():
+        raise ValueError(
+            f"Unknown CLIP {config.clip!r}; give a name of open_clip.list_models() or 'local-dir:FOLDER' "
+            "with open_clip_config.json and weights."
+        )
+    pretrained = open_clip.get_pretrained_cfg(config.clip, config.clip_pretrained)
+    if not pretrained:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(config.clip)) or "none"
+        raise ValueError(f"open_clip has no weights {config.clip_pretrained!r} for {config.clip}; it has: {tags}.")
+    return Path(open_clip.download_pretrained(pretrained))
+
+
+def _proxy_file(config: ModelConfig) -> Path:
+    proxy = str(config.proxy)
+    if config.proxy_weights:
+        return _existing(config.proxy_weights, "proxy weights")
+    if proxy.startswith(LOCAL_DIR):
+        return _single_weights(proxy, "proxy")
+    from huggingface_hub import hf_hub_download
+
+    name = _vfm_spec(proxy).timm_name
+    pretrained = timm.get_pretrained_cfg(name)
+    if pretrained is None or not pretrained.hf_hub_id:
+        raise ValueError(f"timm has no weights for {name}; give --proxy-weights FILE.")
+    repository = pretrained.hf_hub_id if "/" in pretrained.hf_hub_id else f"timm/{name}"
+    return Path(hf_hub_download(repository, "model.safetensors"))
+
+
+def _vfm_spec(name: str) -> VfmSpec:
+    if name in VFMS:
+        return VFMS[name]
+    if timm.is_model(name):
+        return VfmSpec(name, "antialias", "")
+    raise ValueError(
+        f"Unknown proxy {name!r}; give one of {', '.join(VFMS)}, the name of a timm vision transformer, "
+        "or 'local-dir:FOLDER' with config.json and weights."
+    )
+
+
+def _existing(path: str, what: str) -> Path:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{what}: there is no file {path}.")
+    return Path(path)
+
+
+def _single_weights(spec: str, what: str) -> Path:
+    folder = Path(spec.removeprefix(LOCAL_DIR))
+    for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth"):
+        found = sorted(folder.glob(pattern))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(f"{what} folder {folder} holds {len(found)} {pattern} files; wanted one.")
+    raise FileNotFoundError(f"{what} folder {folder} holds no weights (*.safetensors, *.bin, *.pt, *.pth).")
+
+
+def _architecture_file(folder: Path) -> Path:
+    for name in ("open_clip_config.json", "config.json"):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder} holds no open_clip_config.json (CLIP) or config.json (proxy).")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors by name. Pickles are read with `weights_only=True`; TorchScript archives (OpenAI's) as such."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        try:
+            archive = torch.jit.load(path, map_location="cpu")
+        except RuntimeError:
+            raise ValueError(
+                f"{path} is no safe checkpoint ({type(error).__name__}): wanted safetensors, a plain state dict "
+                "or a TorchScript archive; pickles that run code are refused."
+            ) from error
+        return {k: v for k, v in archive.state_dict().items() if k not in _TORCHSCRIPT_CONSTANTS}
+    for key in ("state_dict", "model", "teacher"):
+        if isinstance(state.get(key), dict):
+            state = state[key]
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+_TORCHSCRIPT_CONSTANTS = ("input_resolution", "context_length", "vocab_size")
+
+
+def _load(model: nn.Module, state: dict[str, Tensor], path: Path, what: str, spare: tuple[str, ...]) -> None:
+    """Load a state dict whole, or say which tensors do not fit; only `spare` ones may be left over."""
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    problems = [f"{name}: missing" for name in wanted if name not in found]
+    problems += [f"{n}: {found[n]}, wanted {wanted[n]}" for n in wanted if n in found and found[n] != wanted[n]]
+    problems += [f"{name}: not in the model" for name in found if name not in wanted and not name.startswith(spare)]
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise ValueError(f"{path} does not hold the weights of {what}: {'; '.join(problems[:5])}{more}.")
+    model.load_state_dict({name: state[name] for name in wanted})

@@ -1,0 +1,74 @@
+"""Named recipes as data: method, CLIP, proxy and settings, with licences and published figures."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from proxyclip.config import DecodeConfig, ModelConfig, SegmenterConfig, WindowConfig
+
+_NO_FIGURES: Mapping[str, float] = MappingProxyType({})
+_DEMO = Path(__file__).parent / "demo"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe.
+
+    licences: of the weights, by part. background_thresholds: the paper's probability below which a pixel
+    is background, by vocabulary. published_miou: per benchmark vocabulary, in percent (ProxyCLIP, tab. 1-2).
+    """
+
+    config: SegmenterConfig
+    licences: Mapping[str, str]
+    background_thresholds: Mapping[str, float] = field(default=_NO_FIGURES)
+    published_miou: Mapping[str, float] = field(default=_NO_FIGURES)
+
+
+_BENCHMARKS = ("voc21", "context60", "coco_object", "voc20", "cityscapes", "context59", "ade20k", "coco_stuff")
+_CLIPS = {
+    "b16": ("ViT-B-16-quickgelu", "openai", "MIT"),
+    "l14": ("ViT-L-14-quickgelu", "openai", "MIT"),
+    "h14": ("ViT-H-14", "laion2b_s32b_b79k", "MIT"),
+}
+_PROXIES = {"dino-s8": "Apache-2.0", "dino-s16": "Apache-2.0", "dino-b8": "Apache-2.0", "dino-b16": "Apache-2.0"}
+_PUBLISHED = {
+    ("b16", "dino-b8"): (61.3, 35.3, 37.5, 80.3, 38.1, 39.1, 20.2, 26.5),
+    ("b16", "dino-b16"): (59.1, 35.2, 36.2, 78.2, 38.1, 38.8, 19.6, 26.2),
+    ("h14", "dino-b8"): (65.0, 35.4, 38.6, 83.3, 42.0, 39.6, 24.2, 26.8),
+}
+
+
+def _proxyclip(clip: str, proxy: str) -> Preset:
+    architecture, pretrained, licence = _CLIPS[clip]
+    return Preset(
+        SegmenterConfig(ModelConfig(clip=architecture, clip_pretrained=pretrained, proxy=proxy)),
+        licences={"clip": licence, "proxy": _PROXIES[proxy]},
+        background_thresholds={"voc21": 0.2, "context60": 0.15, "coco_object": 0.25},
+        published_miou=dict(zip(_BENCHMARKS, _PUBLISHED.get((clip, proxy), ()), strict=False)),
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    f"proxyclip-{clip}-{proxy}": _proxyclip(clip, proxy) for clip in _CLIPS for proxy in _PROXIES
+}
+PRESETS["demo"] = Preset(
+    SegmenterConfig(
+        ModelConfig(clip=f"local-dir:{_DEMO / 'clip'}", clip_pretrained="", proxy=f"local-dir:{_DEMO / 'proxy'}"),
+        WindowConfig(short_side=224, crop=112, stride=56),
+        DecodeConfig(),
+    ),
+    licences={"clip": "Apache-2.0", "proxy": "Apache-2.0"},
+)
+
+
+def preset(name: str) -> Preset:
+    """The preset of a name, or ValueError that lists the names."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown preset {name!r}.{hint} Presets: {', '.join(PRESETS)}.")
+    return PRESETS[name]

@@ -1,0 +1,19 @@
+"""Reference data beside the repository: golden cases, real weights and photographs. Tests skip where it is absent."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def load_module(path: Path) -> ModuleType:
+    """Import a Python file that lies outside the package."""
+    spec = importlib.util.spec_from_file_location(f"reference_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

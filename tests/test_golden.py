@@ -1,0 +1,156 @@
+"""The published equations, case by case: outputs of the reference with weights that anyone can rebuild."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from reference import SHARED, load_module
+
+from proxyclip.config import DecodeConfig, ModelConfig, SegmenterConfig, WindowConfig
+from proxyclip.models.clip import ClipEncoder
+from proxyclip.models.segmenter import Segmenter
+from proxyclip.models.text import embed_queries
+from proxyclip.models.vfm import TimmProxy
+from proxyclip.templates import IMAGENET_TEMPLATES
+from proxyclip.vocabulary import Vocabulary
+
+MMSEG = ((122.771 / 255, 116.746 / 255, 104.094 / 255), (68.501 / 255, 66.632 / 255, 70.323 / 255))
+IMAGENET = (np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225)))
+CASES = SHARED / "golden" / "cases"
+BATCH_WINDOWS = (1, 4)
+
+pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="the golden cases are not here")
+
+
+def _cases(*patterns):
+    return sorted(path.stem for pattern in patterns for path in CASES.glob(f"{pattern}.json"))
+
+
+def _case(name):
+    meta = json.loads((CASES / f"{name}.json").read_text())
+    return meta, np.load(CASES / f"{name}.npz", allow_pickle=False)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return load_module(SHARED / "golden" / "weights.py")
+
+
+@pytest.fixture(scope="module")
+def configs():
+    return load_module(SHARED / "golden" / "configs.py")
+
+
+@pytest.fixture(scope="module")
+def clip(weights, configs):
+    model = open_clip.model.CLIP(**configs.CLIP_TINY)
+    model.load_state_dict(weights.fill(model.state_dict(), configs.CLIP_SEED, configs.CLIP_GAIN))
+    return model
+
+
+@pytest.fixture(scope="module")
+def dino(weights, configs):
+    model = timm.models.VisionTransformer(**configs.DINO_TINY)
+    model.load_state_dict(weights.fill(model.state_dict(), configs.VFM_SEED, configs.VFM_GAIN))
+    return model
+
+
+def _proxy_normalisation():
+    """The reference normalises with MMSEG's constants, undoes it with OpenAI's, which differ by 3e-7, and
+    normalises with ImageNet's. A similarity may lie that close to the cut, so the cases need the same."""
+    (mean, std), (undo_mean, undo_std) = MMSEG, (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    ratio = np.array(std) / undo_std
+    return (IMAGENET[0] - undo_mean) * ratio + mean, IMAGENET[1] * ratio
+
+
+def _segmenter(clip, dino, meta, batch_windows):
+    params = meta.get("params") or {"slide_crop": 112, "slide_stride": 56}
+    assert meta["normalise"] == "mmseg"
+    config = SegmenterConfig(
+        ModelConfig(beta=params.get("beta", 1.2), gamma=params.get("gamma", 3.0)),
+        WindowConfig(short_side=10_000, long_side=10_000, crop=params["slide_crop"], stride=params["slide_stride"]),
+        DecodeConfig(params.get("logit_scale", 40), params.get("prob_thd", 0.0)),
+    )
+    return Segmenter(
+        ClipEncoder(clip, None, *MMSEG),
+        TimmProxy(dino, "offset", *_proxy_normalisation()),
+        config,
+        batch_windows=batch_windows,
+    )
+
+
+def _encode_as_is(segmenter, image):
+    """Encode without resizing: cases start from the resized image."""
+    windows = dataclasses.replace(
+        segmenter.config.windows, short_side=min(image.shape[:2]), long_side=max(image.shape[:2])
+    )
+    segmenter.config = dataclasses.replace(segmenter.config, windows=windows)
+    return segmenter.encode(image)
+
+
+def _vocabulary(arrays, background=None):
+    classes = arrays["query_idx"]
+    names = [[f"class {c} query {q}" for q in np.flatnonzero(classes == c)] for c in range(classes.max() + 1)]
+    vocabulary = Vocabulary.from_names(names).with_embeddings(arrays["query_features"])
+    return dataclasses.replace(vocabulary, background=background)
+
+
+@pytest.mark.parametrize("batch_windows", BATCH_WINDOWS)
+@pytest.mark.parametrize(
+    "name", [c for c in _cases("proxyclip_*dino_*", "proxyclipfixed_*dino_*") if "batch2" not in c]
+)
+def test_proxyclip_matches_the_reference(name, batch_windows, clip, dino):
+    meta, arrays = _case(name)
+    segmenter = _segmenter(clip, dino, meta, batch_windows)
+    features = _encode_as_is(segmenter, arrays["image"]).at_size(tuple(meta["ori_shape"]))
+    assert torch.isfinite(features.features).all()
+    if meta["reference_is_buggy_here"]:  # it scrambles non-square windows and gives NaN for masked rows
+        vocabulary = Vocabulary.from_names(["sky", "grass"]).with_embeddings(np.eye(2, 32, dtype=np.float32))
+        assert segmenter.decode(features, vocabulary).mask.shape == tuple(meta["ori_shape"])
+        return
+    vocabulary = _vocabulary(arrays, background=0)
+    result = segmenter.decode(features, vocabulary)
+
+    dense = torch.from_numpy(arrays["clip_feat"])[0]
+    ours = features.features[0, 0].flatten(0, 1)
+    difference = (ours - F.normalize(dense, dim=-1)).norm() / F.normalize(dense, dim=-1).norm()
+    assert difference < 1e-4
+
+    logits = segmenter.logits(features, vocabulary)
+    step = -(-logits.shape[1] // arrays["logits"].shape[1])
+    np.testing.assert_allclose(logits[:, ::step, ::step].numpy(), arrays["logits"], atol=1e-4, rtol=0)
+
+    step = -(-result.confidence.shape[0] // arrays["probs"].shape[1])
+    np.testing.assert_allclose(result.confidence[::step, ::step], arrays["probs"].max(axis=0), atol=1e-3)
+    assert (result.mask == arrays["pred"]).mean() >= 0.999
+
+
+@pytest.mark.parametrize("name", _cases("proxyclip_*dino_batch2"))
+def test_an_image_in_a_batch_matches_the_reference_alone(name, clip, dino):
+    meta, arrays = _case(name)
+    segmenter = _segmenter(clip, dino, meta, batch_windows=2)
+    _encode_as_is(segmenter, arrays["image0"])
+    both = segmenter.encode_batch([arrays["image0"], arrays["image1"]])
+    queries = torch.from_numpy(arrays["query_features"])
+    for features, expected in zip(both, arrays["logits_single"], strict=True):
+        window = features.features[0, 0] @ queries.T  # (grid_h, grid_w, Q)
+        logits = F.interpolate(window.permute(2, 0, 1)[None], size=(112, 112), mode="bilinear")[0, :, ::4, ::4]
+        np.testing.assert_allclose(logits.numpy(), expected, atol=1e-4, rtol=0)
+
+
+def test_text_embeddings_match_the_reference(clip):
+    meta, arrays = _case("text_tiny_clip")
+    encoder = ClipEncoder(clip)
+    prompts = [IMAGENET_TEMPLATES[0].format(word) for word in meta["words"]]
+    np.testing.assert_array_equal(encoder.tokenizer(prompts).numpy(), arrays["tokens_template0"])
+    first = F.normalize(torch.from_numpy(arrays["text_feat_template0"]), dim=-1)
+    assert (encoder.embed_text(prompts) - first).norm() / first.norm() < 1e-4
+    embeddings = embed_queries(encoder, meta["words"]).numpy()
+    assert np.linalg.norm(embeddings - arrays["query_features"]) / np.linalg.norm(arrays["query_features"]) < 1e-4
