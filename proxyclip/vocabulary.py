@@ -228,6 +228,11 @@ class Vocabulary:
             raise VocabularyError(f"{embeddings}: {error}") from error
 
 
+def ignore_label(num_classes: int) -> int:
+    """The mask value of pixels without a label: 255 with up to 255 classes (8-bit masks), else 65535 (16-bit)."""
+    return 255 if num_classes <= 255 else 65535
+
+
 def bundled_names() -> tuple[str, ...]:
     """The names that `Vocabulary.from_name` knows."""
     return tuple(files.bundled())

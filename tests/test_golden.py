@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from reference import SHARED, load_module
 
 from proxyclip.config import DecodeConfig, ModelConfig, SegmenterConfig, WindowConfig
+from proxyclip.models import segmenter as segmenter_module
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.text import embed_queries
@@ -24,7 +25,6 @@ from proxyclip.vocabulary import Vocabulary
 MMSEG = ((122.771 / 255, 116.746 / 255, 104.094 / 255), (68.501 / 255, 66.632 / 255, 70.323 / 255))
 IMAGENET = (np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225)))
 CASES = SHARED / "golden" / "cases"
-BATCH_WINDOWS = (1, 4)
 
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="the golden cases are not here")
 
@@ -70,7 +70,13 @@ def _proxy_normalisation():
     return (IMAGENET[0] - undo_mean) * ratio + mean, IMAGENET[1] * ratio
 
 
-def _segmenter(clip, dino, meta, batch_windows):
+@pytest.fixture(params=[1, 4], ids=["unbatched", "batched"])
+def batching(request, monkeypatch):
+    """Windows one by one, as on a CPU, and several together, as on a GPU."""
+    monkeypatch.setattr(segmenter_module, "_windows_at_once", lambda device, batch_windows: request.param)
+
+
+def _segmenter(clip, dino, meta):
     params = meta.get("params") or {"slide_crop": 112, "slide_stride": 56}
     assert meta["normalise"] == "mmseg"
     config = SegmenterConfig(
@@ -78,12 +84,7 @@ def _segmenter(clip, dino, meta, batch_windows):
         WindowConfig(short_side=10_000, long_side=10_000, crop=params["slide_crop"], stride=params["slide_stride"]),
         DecodeConfig(params.get("logit_scale", 40), params.get("prob_thd", 0.0)),
     )
-    return Segmenter(
-        ClipEncoder(clip, None, *MMSEG),
-        TimmProxy(dino, "offset", *_proxy_normalisation()),
-        config,
-        batch_windows=batch_windows,
-    )
+    return Segmenter(ClipEncoder(clip, None, *MMSEG), TimmProxy(dino, "offset", *_proxy_normalisation()), config)
 
 
 def _encode_as_is(segmenter, image):
@@ -102,13 +103,12 @@ def _vocabulary(arrays, background=None):
     return dataclasses.replace(vocabulary, background=background)
 
 
-@pytest.mark.parametrize("batch_windows", BATCH_WINDOWS)
 @pytest.mark.parametrize(
     "name", [c for c in _cases("proxyclip_*dino_*", "proxyclipfixed_*dino_*") if "batch2" not in c]
 )
-def test_proxyclip_matches_the_reference(name, batch_windows, clip, dino):
+def test_proxyclip_matches_the_reference(name, batching, clip, dino):
     meta, arrays = _case(name)
-    segmenter = _segmenter(clip, dino, meta, batch_windows)
+    segmenter = _segmenter(clip, dino, meta)
     features = _encode_as_is(segmenter, arrays["image"]).at_size(tuple(meta["ori_shape"]))
     assert torch.isfinite(features.features).all()
     if meta["reference_is_buggy_here"]:  # it scrambles non-square windows and gives NaN for masked rows
@@ -133,9 +133,9 @@ def test_proxyclip_matches_the_reference(name, batch_windows, clip, dino):
 
 
 @pytest.mark.parametrize("name", _cases("proxyclip_*dino_batch2"))
-def test_an_image_in_a_batch_matches_the_reference_alone(name, clip, dino):
+def test_an_image_in_a_batch_matches_the_reference_alone(name, batching, clip, dino):
     meta, arrays = _case(name)
-    segmenter = _segmenter(clip, dino, meta, batch_windows=2)
+    segmenter = _segmenter(clip, dino, meta)
     _encode_as_is(segmenter, arrays["image0"])
     both = segmenter.encode_batch([arrays["image0"], arrays["image1"]])
     queries = torch.from_numpy(arrays["query_features"])

@@ -5,25 +5,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from proxyclip.config import DecodeConfig, SegmenterConfig
-from proxyclip.image import ImageSource, load_image, resize_image
+from proxyclip.image import load_image, resize_image
 from proxyclip.models.attention import METHODS, proxy_attention, resize_values
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.decode import decode_features, dense_logits
 from proxyclip.models.text import cached_embeddings
 from proxyclip.models.vfm import TimmProxy
 from proxyclip.models.windows import WindowPlan, cut_windows, plan_windows
-from proxyclip.picture import ignore_label, overlay
-from proxyclip.vocabulary import Vocabulary
+from proxyclip.picture import overlay
+from proxyclip.vocabulary import Vocabulary, ignore_label
 
 if TYPE_CHECKING:
     from PIL import Image
+
+ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray"
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ class Segmenter:
     """ProxyCLIP (2408.04883) and its relatives over sliding windows, training-free.
 
     clip: a `ClipEncoder` or an open_clip model. proxy: a `TimmProxy` or a timm vision transformer; needed
-    by methods that use one. batch_windows: windows that go through the encoders together; memory and
-    speed depend on it, results do not.
+    by methods that use one. batch_windows: windows that go through the encoders together on a GPU; on a CPU
+    they go one by one, which is as fast, and keeps every bit of a result independent of its batch.
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class Segmenter:
             raise ValueError(f"batch_windows must be at least 1, found {batch_windows}.")
         self.method = METHODS[model.method]
         self.device = torch.device(device)
-        self.batch_windows = batch_windows
+        self._at_once = _windows_at_once(self.device, batch_windows)
         self.clip = (clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip)).to(self.device)
         self.clip.set_trunk_dtype(getattr(torch, model.dtype))
         self._embeddings: dict[tuple[str, ...], Tensor] = {}
@@ -143,8 +146,8 @@ class Segmenter:
             plans.append(plan)
             windows.append(self._windows(resized, plan))
         features: list[list[Tensor]] = [[] for _ in images]
-        for owners, batch in _batches(plans, windows, self.batch_windows):
-            for owner, dense in zip(owners, self._encode_windows(batch), strict=True):
+        for owners, batch in _batches(plans, windows, self._at_once):
+            for owner, dense in zip(owners, self._encode_windows(batch), strict=False):  # the rest fills the batch
                 features[owner].append(dense)
         return [
             DenseFeatures(torch.stack(found).unflatten(0, (len(plan.y.starts), -1)), plan)
@@ -227,15 +230,25 @@ class Segmenter:
         return dense.unflatten(1, grid_hw)
 
 
+def _windows_at_once(device: torch.device, batch_windows: int) -> int:
+    # Matrix products of another height round differently, so on a CPU a batch would change the last bits.
+    return 1 if device.type == "cpu" else batch_windows
+
+
 def _batches(plans: Sequence[WindowPlan], windows: Sequence[Tensor], size: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Windows of equal size from several images, `size` at a time, with the image each belongs to."""
+    """Windows of equal size from several images, with the image each belongs to.
+
+    Every batch has exactly `size` windows, the last filled up with copies, so that its shape, and with
+    it the rounding, does not depend on how many images came together.
+    """
     by_size: dict[tuple[int, int], list[tuple[int, Tensor]]] = {}
     for owner, (plan, cut) in enumerate(zip(plans, windows, strict=True)):
         by_size.setdefault(plan.padded_hw, []).extend((owner, window) for window in cut)
     for group in by_size.values():
         for start in range(0, len(group), size):
-            owners, batch = zip(*group[start : start + size], strict=True)
-            yield list(owners), torch.stack(batch)
+            part = group[start : start + size]
+            filled = part + part[-1:] * (size - len(part))
+            yield [owner for owner, _ in part], torch.stack([window for _, window in filled])
 
 
 def _normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +52,8 @@ def weight_hashes(config: ModelConfig) -> dict[str, str]:
 def load_clip(config: ModelConfig) -> ClipEncoder:
     """The CLIP of a configuration, in float32 on the CPU."""
     path = _clip_file(config)
-    model = open_clip.create_model(config.clip, load_weights=False, pretrained_text=False)
+    with _quiet_root_logger():  # open_clip warns of random weights, which are replaced next
+        model = open_clip.create_model(config.clip, load_weights=False, pretrained_text=False)
     _load(model, _read_state(path), path, f"CLIP {config.clip}", spare=("logit_bias",))
     tokenizer = open_clip.get_tokenizer(config.clip)
     preprocess = open_clip.get_model_preprocess_cfg(model)
@@ -165,6 +169,16 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if isinstance(state.get(key), dict):
             state = state[key]
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+@contextlib.contextmanager
+def _quiet_root_logger() -> Iterator[None]:
+    logger, level = logging.getLogger(), logging.getLogger().level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 _TORCHSCRIPT_CONSTANTS = ("input_resolution", "context_length", "vocab_size")
