@@ -1,1 +1,58 @@
-"""Open-vocabulary labelling of whole image corpora."""
+"""Open-vocabulary labelling of whole image corpora: dense masks, confidence, resume, Parquet.
+
+Public names are resolved on first use, so importing the package loads neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proxyclip.config import DecodeConfig, LabelOptions, ModelConfig, SegmenterConfig, WindowConfig
+    from proxyclip.models.segmenter import DenseFeatures, Segmentation, Segmenter
+    from proxyclip.pipeline.label import Summary, label
+    from proxyclip.presets import PRESETS
+    from proxyclip.vocabulary import Vocabulary, VocabularyError
+
+_HOMES = {
+    "DecodeConfig": "config",
+    "LabelOptions": "config",
+    "ModelConfig": "config",
+    "SegmenterConfig": "config",
+    "WindowConfig": "config",
+    "DenseFeatures": "models.segmenter",
+    "Segmentation": "models.segmenter",
+    "Segmenter": "models.segmenter",
+    "Summary": "pipeline.label",
+    "label": "pipeline.label",
+    "PRESETS": "presets",
+    "Vocabulary": "vocabulary",
+    "VocabularyError": "vocabulary",
+}
+
+__all__ = [
+    "PRESETS",
+    "DecodeConfig",
+    "DenseFeatures",
+    "LabelOptions",
+    "ModelConfig",
+    "Segmentation",
+    "Segmenter",
+    "SegmenterConfig",
+    "Summary",
+    "Vocabulary",
+    "VocabularyError",
+    "WindowConfig",
+    "label",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'proxyclip' has no attribute {name!r}")
+    return getattr(import_module(f"proxyclip.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -108,3 +108,97 @@ def recipe_fields(config: Any) -> dict[str, Any]:
 def fingerprint(recipe: dict[str, Any]) -> str:
     """Hash of a recipe (nested plain values), the same in every process."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """Label every image under a prefix with the classes of a vocabulary.
+
+    Run the same command again to go on where a run stopped. Exit code: 0, all images are labelled;
+    1, not finished (see the last lines); 2, the command is wrong; 3, finished, but some images are in
+    failures/ (0 if --max-failures allows them).
+    """
+
+    input: str
+    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*)."""
+    output: str
+    """Folder or prefix to write to; made if absent."""
+    vocabulary: str
+    """Bundled name (voc21, ade20k, ...) or a .txt (one class per line, synonyms by "; "), .json or .yaml file."""
+
+    embeddings: str | None = None
+    """Safetensors file with one text embedding per query of the vocabulary; replaces CLIP's text tower."""
+    preset: str = "proxyclip-b16-dino-b8"
+    """Named recipe: method, CLIP, proxy and settings; the options down to --dtype replace its parts."""
+    method: str | None = None
+    """How CLIP's last block mixes patches: proxyclip, clearclip, maskclip, clip. Default: the preset's."""
+    clip: str | None = None
+    """open_clip model, or local-dir:FOLDER. Default: the preset's."""
+    clip_pretrained: str | None = None
+    """Tag of open_clip's weights for --clip. Default: the preset's."""
+    clip_weights: str | None = None
+    """Local weights of CLIP. Default: downloaded by name."""
+    proxy: str | None = None
+    """dino-s8, dino-s16, dino-b8, dino-b16, a timm vision transformer, or local-dir:FOLDER. Default: the preset's."""
+    proxy_weights: str | None = None
+    """Local weights of the proxy. Default: downloaded by name."""
+    short_side: int | None = None
+    """Pixels of the short side after resizing. Default: the preset's."""
+    crop: int | None = None
+    """Pixels of a window's side; 0 takes the whole image. Default: the preset's."""
+    stride: int | None = None
+    """Pixels between windows. Default: the preset's."""
+    logit_scale: float | None = None
+    """Factor on the cosines before the softmax. Default: the preset's."""
+    background_threshold: float | None = None
+    """Probability below which a pixel is background. Default: the paper's for the preset and vocabulary, else 0."""
+    ignore_below: float = 0.0
+    """Confidence below which a pixel is written as ignore (255, or 65535 above 255 classes)."""
+    confidence_stride: int = 4
+    """Confidence maps are written as means of blocks of this many pixels squared; 1 keeps every pixel."""
+    dtype: Dtype | None = None
+    """Precision of the networks. Default: that of the run to resume, else bfloat16 on GPUs, float32 on CPUs."""
+
+    shard_size: int = 256
+    """Images per shard, the unit of work and of recovery (fewer where they exceed 128 MiB)."""
+    concurrency: int = 1
+    """Actors that hold the networks and work side by side."""
+    num_gpus: float | None = None
+    """GPUs per actor; fractions let actors share one. Default: 1 where the cluster has GPUs, else 0."""
+    threads: int | None = None
+    """CPU threads of each actor. Default: this machine's cores divided by --concurrency."""
+    batch_windows: int = 8
+    """Windows that go through the networks together on a GPU; on a CPU they go one by one."""
+    max_failures: str | None = None
+    """Stop when more images than this cannot be read: a count (25) or a share of the corpus (5%, 0.05)."""
+    address: str | None = None
+    """Ray cluster to join. Default: RAY_ADDRESS, which `ray job submit` sets, else one started for this run."""
+    verbose: bool = False
+    """Show Ray's own logs and progress."""
+
+    def __post_init__(self) -> None:
+        for name in ("shard_size", "concurrency", "batch_windows", "confidence_stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, found {getattr(self, name)}.")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads must be at least 1, found {self.threads}.")
+        if self.num_gpus is not None and (self.num_gpus < 0 or (self.num_gpus > 1 and self.num_gpus % 1)):
+            raise ValueError(f"--num-gpus is a fraction below 1 or a whole number, found {self.num_gpus}.")
+        allowed_failures(self.max_failures, 1)
+
+
+def allowed_failures(limit: str | None, num_images: int) -> int | None:
+    """How many of `num_images` may fail under a --max-failures value; None allows all."""
+    if limit is None:
+        return None
+    text = limit.strip()
+    try:
+        if text.endswith("%") or "." in text:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+            if 0 <= share <= 1:
+                return int(share * num_images)
+        elif int(text) >= 0:
+            return int(text)
+    except ValueError:
+        pass
+    raise ValueError(f"--max-failures is a count (25) or a share (5%, 0.05), found {limit!r}.")

@@ -6,11 +6,9 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from proxyclip.config import DecodeConfig, ModelConfig, SegmenterConfig, WindowConfig
 
-_NO_FIGURES: Mapping[str, float] = MappingProxyType({})
 _DEMO = Path(__file__).parent / "demo"
 
 
@@ -24,8 +22,8 @@ class Preset:
 
     config: SegmenterConfig
     licences: Mapping[str, str]
-    background_thresholds: Mapping[str, float] = field(default=_NO_FIGURES)
-    published_miou: Mapping[str, float] = field(default=_NO_FIGURES)
+    background_thresholds: Mapping[str, float] = field(default_factory=dict)
+    published_miou: Mapping[str, float] = field(default_factory=dict)
 
 
 _BENCHMARKS = ("voc21", "context60", "coco_object", "voc20", "cityscapes", "context59", "ade20k", "coco_stuff")

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from proxyclip import vocabulary_checks as checks
 from proxyclip import vocabulary_files as files
+from proxyclip.picture import default_palette
 from proxyclip.vocabulary_checks import VocabularyError
 
 MAX_CLASSES = 65_535  # a 16-bit mask holds classes 0..65534; 65535 is ignore
@@ -93,15 +94,8 @@ class Vocabulary:
 
     @property
     def colours(self) -> npt.NDArray[np.uint8]:
-        """(K, 3) uint8 RGB: the palette, or Pascal VOC's colour map; its black is for a background at 0 alone."""
-        if self.palette is not None:
-            return np.array(self.palette, dtype=np.uint8)
-        first = 0 if self.background == 0 else 1
-        indices = np.arange(first, first + self.num_classes)[:, None]
-        colours = np.zeros((self.num_classes, 3), dtype=np.uint8)
-        for bit in range(8):  # every third bit of the index belongs to one channel, the lowest to its highest bit
-            colours |= (((indices >> (3 * bit + np.arange(3))) & 1) << (7 - bit)).astype(np.uint8)
-        return colours
+        """(K, 3) uint8 RGB: the palette, or one of colours that are told apart at a glance."""
+        return default_palette(self.num_classes) if self.palette is None else np.array(self.palette, dtype=np.uint8)
 
     @property
     def shared_queries(self) -> dict[str, tuple[int, ...]]:

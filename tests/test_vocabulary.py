@@ -66,12 +66,7 @@ def test_ten_thousand_classes_are_fast() -> None:
     assert time.perf_counter() - start_s < 2
 
 
-def test_colours_are_the_palette_or_pascal_vocs_map() -> None:
-    person = (192, 128, 128)
-    assert (
-        tuple(Vocabulary.from_name("voc21").colours[15]) == tuple(Vocabulary.from_name("voc20").colours[14]) == person
-    )
-    assert Vocabulary.from_name("voc21").colours[0].tolist() == [0, 0, 0]
+def test_colours_are_the_palette_or_all_different() -> None:
     colours = Vocabulary.from_names([str(index) for index in range(1000)]).colours
     assert (colours.shape, colours.dtype) == ((1000, 3), np.uint8)
     assert len(np.unique(colours, axis=0)) == 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import open_clip
 import torch
@@ -33,7 +34,7 @@ class ClipEncoder(nn.Module):
         super().__init__()
         visual = getattr(model, "visual", None)
         _require_native_tower(visual)
-        self.model = model.eval().requires_grad_(False)
+        self.model: Any = model.eval().requires_grad_(False)
         preprocess = getattr(visual, "preprocess_cfg", None) or {}
         self.mean = tuple(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN) if mean is None else mean)
         self.std = tuple(preprocess.get("std", open_clip.OPENAI_DATASET_STD) if std is None else std)

@@ -100,7 +100,7 @@ class Segmenter:
             raise ValueError(f"batch_windows must be at least 1, found {batch_windows}.")
         self.method = METHODS[model.method]
         self.device = torch.device(device)
-        self._at_once = _windows_at_once(self.device, batch_windows)
+        self.windows_at_once = _windows_at_once(self.device, batch_windows)
         self.clip = (clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip)).to(self.device)
         self.clip.set_trunk_dtype(getattr(torch, model.dtype))
         self._embeddings: dict[tuple[str, ...], Tensor] = {}
@@ -146,7 +146,7 @@ class Segmenter:
             plans.append(plan)
             windows.append(self._windows(resized, plan))
         features: list[list[Tensor]] = [[] for _ in images]
-        for owners, batch in _batches(plans, windows, self._at_once):
+        for owners, batch in _batches(plans, windows, self.windows_at_once):
             for owner, dense in zip(owners, self._encode_windows(batch), strict=False):  # the rest fills the batch
                 features[owner].append(dense)
         return [
@@ -164,7 +164,8 @@ class Segmenter:
     ) -> Segmentation:
         """The cheap half, per vocabulary. config: other thresholds than the segmenter's."""
         config = config or self.config.decode
-        if config.background_threshold > 0 and vocabulary.background is None:
+        background = vocabulary.background
+        if config.background_threshold > 0 and background is None:
             raise ValueError(
                 f"background_threshold is {config.background_threshold}, but vocabulary {vocabulary.name!r} has no "
                 "background class; name one, or set the threshold to 0."
@@ -177,8 +178,8 @@ class Segmenter:
             logit_scale=config.logit_scale,
         )
         mask = decoded.winner
-        if config.background_threshold > 0:
-            mask = mask.masked_fill(decoded.confidence < config.background_threshold, vocabulary.background)
+        if background is not None:
+            mask = mask.masked_fill(decoded.confidence < config.background_threshold, background)
         ignore = ignore_label(vocabulary.num_classes)
         if config.ignore_below > 0:
             mask = mask.masked_fill(decoded.confidence < config.ignore_below, ignore)
@@ -203,8 +204,8 @@ class Segmenter:
             return self._embeddings[vocabulary.queries]
         if vocabulary.embeddings.shape[1] != self.clip.embed_dim:
             raise ValueError(
-                f"Vocabulary {vocabulary.name!r} brings embeddings of width {vocabulary.embeddings.shape[1]}; this CLIP "
-                f"has {self.clip.embed_dim}. Embeddings belong to the CLIP that made them."
+                f"Vocabulary {vocabulary.name!r} brings embeddings of width {vocabulary.embeddings.shape[1]}; this "
+                f"CLIP has {self.clip.embed_dim}. Embeddings belong to the CLIP that made them."
             )
         return torch.tensor(vocabulary.embeddings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -52,7 +53,7 @@ class TimmProxy(nn.Module):
                 f"The proxy is a {type(model).__name__}; wanted a timm VisionTransformer with absolute "
                 "position embeddings (DINO, DeiT, supervised ViTs)."
             )
-        self.model = model.eval().requires_grad_(False)
+        self.model: Any = model.eval().requires_grad_(False)
         self.rule: PositionRule = positions
         pretrained = getattr(model, "pretrained_cfg", None) or {}
         self.mean = tuple(pretrained.get("mean", IMAGENET_MEAN) if mean is None else mean)

@@ -69,7 +69,7 @@ def load_proxy(config: ModelConfig) -> TimmProxy | None:
     path = _proxy_file(config)
     if config.proxy.startswith(LOCAL_DIR):
         architecture = _read_json(_architecture_file(path.parent))
-        model = timm.models.VisionTransformer(**architecture["model_args"])
+        model: nn.Module = timm.models.VisionTransformer(**architecture["model_args"])
         spec = VfmSpec(config.proxy, architecture.get("positions", "antialias"), "")
     else:
         spec = _vfm_spec(config.proxy)

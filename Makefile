@@ -1,0 +1,34 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+DEMO := demo-output
+
+.PHONY: demo test test-slow lint clean
+
+demo: $(INSTALLED)
+	rm -rf $(DEMO)
+	$(RUN) -m proxyclip.demo.scenes $(DEMO)/images --count 24
+	$(RUN) jobs/label.py --input $(DEMO)/images --output $(DEMO)/labels \
+	  --vocabulary proxyclip/demo/vocabulary.json --preset demo --shard-size 8
+	$(RUN) jobs/preview.py --output $(DEMO)/labels
+
+test: $(INSTALLED)
+	$(RUN) -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(RUN) -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --editable ".[dev]"
+	touch $@

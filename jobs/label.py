@@ -1,0 +1,41 @@
+"""Label a corpus: `python jobs/label.py --input URI --output URI --vocabulary voc21`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import tyro
+
+from proxyclip.config import LabelOptions
+from proxyclip.pipeline import Summary, label
+
+
+def report(summary: Summary, options: LabelOptions) -> None:
+    """Say how the run ended, and where to look."""
+    print(f"{summary.labelled} of {summary.images} images labelled, {summary.failed} failed: {options.output}")
+    if summary.failed:
+        print(f"Why they failed: {options.output}/failures/")
+    for shard, error in sorted(summary.shard_errors.items()):
+        print(f"Shard {shard} failed: {error}", file=sys.stderr)
+    if summary.stopped:
+        print(f"Stopped: {summary.stopped}. What is done is kept.", file=sys.stderr)
+    if not summary.finished:
+        print(f"{summary.shards - summary.committed} shards are left; the same command goes on.", file=sys.stderr)
+
+
+def main() -> int:
+    """Parse, label, report; the exit code of `LabelOptions`."""
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    try:
+        options = tyro.cli(LabelOptions)
+        summary = label(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    report(summary, options)
+    return summary.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""One image: bytes to RGB pixels, its size changed, and all that can go wrong with it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+Status = Literal["empty", "decode_failed", "too_large", "fetch_failed"]
+
+# Where Pillow's own guard raises, so that nothing below our limit is refused by it. 12000 x 9000 passes.
+MAX_PIXELS = 178_956_970
+
+_OPENERS: dict[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    b"\xff\xd8\xff": JpegImageFile,
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"RIFF": WebPImageFile,
+    b"GIF87a": GifImageFile,
+    b"GIF89a": GifImageFile,
+    b"II*\0": TiffImageFile,
+    b"MM\0*": TiffImageFile,
+    b"II+\0": TiffImageFile,
+    b"MM\0+": TiffImageFile,
+    b"BM": BmpImageFile,
+}
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(Exception):
+    """An image that cannot be labelled. The same bytes always give the same `status` and `reason`."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}"
+
+
+def load_image(source: str | Path | bytes | Image.Image | np.ndarray) -> np.ndarray:
+    """An image from a file, its bytes, a PIL image or an array, as RGB uint8 (H, W, 3), upright.
+
+    Raises FileNotFoundError, ImageError for a file that is no readable image, and ValueError for an array
+    that is not RGB uint8 (H, W, 3).
+    """
+    if isinstance(source, np.ndarray):
+        if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or 0 in source.shape:
+            raise ValueError(
+                f"image: found an array of shape {source.shape} and type {source.dtype}, wanted RGB uint8 of shape "
+                "(height, width, 3); convert it, or hand over a PIL image or a file."
+            )
+        return source
+    if isinstance(source, Image.Image):
+        source.load()
+        return _rgb(_upright(source))
+    if isinstance(source, bytes):
+        return decode_image(source)
+    try:
+        return decode_image(Path(source).read_bytes())
+    except ImageError as error:
+        raise ImageError(error.status, f"{source}: {error.reason}") from error
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """An encoded image (JPEG, PNG, WebP, TIFF, BMP, GIF) as RGB uint8 (H, W, 3).
+
+    The EXIF orientation is applied, transparent pixels are laid on white, 16-bit and float images are scaled to
+    8 bit (see `_eight_bit`), and of an animation the first frame is taken. The format is told by the content,
+    not by a name. Whatever the bytes, it returns an image or raises ImageError; safe to call from many threads.
+    """
+    if not data:
+        raise ImageError("empty", "the file has no bytes")
+    opener = next((opener for magic, opener in _OPENERS.items() if data.startswith(magic)), None)
+    if opener is None:
+        raise ImageError("decode_failed", "not a JPEG, PNG, WebP, TIFF, BMP or GIF file")
+    try:
+        # Not Image.open: its limit on pixels is a global of the process, ours is an argument.
+        with opener(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageError("too_large", f"{width} x {height} pixels, more than the limit of {max_pixels}")
+            image.load()
+            return _rgb(_upright(image))
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_large", _deterministic(error)) from error
+    # Decoders fed with arbitrary bytes raise nearly anything: SyntaxError, struct.error, MemoryError, ...
+    except Exception as error:
+        raise ImageError("decode_failed", _deterministic(error)) from error
+
+
+def resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Bilinear, without antialias, half-pixel centres, rounded to nearest: OpenCV's INTER_LINEAR by definition.
+
+    image: uint8 (H, W, C); size_hw: the wanted height and width in pixels. Returns uint8 (height, width, C), or
+    the image itself where the size is already right. Only the rows and columns that are looked at are touched,
+    so a photograph of 100 megapixels costs no more memory than the result.
+    """
+    height, width = size_hw
+    if height < 1 or width < 1:
+        raise ValueError(f"resize_image: size_hw {size_hw} found, a height and a width of at least 1 wanted.")
+    if image.shape[:2] == (height, width):
+        return image
+    top, bottom, down = _taps(image.shape[0], height)
+    left, right, across = _taps(image.shape[1], width)
+    across = across[None, :, None]
+
+    def across_rows(rows: np.ndarray) -> np.ndarray:
+        lines = image[rows]  # (R, W, C)
+        return lines[:, left] * (1 - across) + lines[:, right] * across  # (R, width, C) float32
+
+    out = np.empty((height, width, *image.shape[2:]), np.uint8)
+    for start in range(0, height, 32):
+        strip = slice(start, start + 32)
+        weight = down[strip, None, None]
+        mixed = across_rows(top[strip]) * (1 - weight) + across_rows(bottom[strip]) * weight
+        out[strip] = np.rint(mixed)
+    return out
+
+
+def _taps(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each new pixel along one axis: the two old pixels it lies between, and the weight of the second."""
+    position = np.maximum((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0)
+    first = np.minimum(position.astype(np.int64), size - 1)
+    return first, np.minimum(first + 1, size - 1), (position - first).astype(np.float32)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation wants it seen. Broken EXIF does not make an image unreadable."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except Exception:
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """Any mode of Pillow to RGB uint8 (H, W, 3)."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return np.repeat(_eight_bit(np.asarray(image))[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGB", image.size, "white")
+        image.paste(rgba, mask=rgba.getchannel("A"))
+    return np.array(image.convert("RGB"))
+
+
+def _eight_bit(gray: np.ndarray) -> np.ndarray:
+    """One channel of 16-bit, 32-bit or float values to uint8, by the smallest usual range that holds them.
+
+    uint16 always spans 0..65535. Others span 0..1 (floats only), 0..255, 0..65535 or up to their maximum.
+    Negative values and NaN are black.
+    """
+    if gray.dtype.kind == "u" and gray.dtype.itemsize == 2:
+        full_scale = 65535.0
+    else:
+        usual = (1.0, 255.0, 65535.0) if gray.dtype.kind == "f" else (255.0, 65535.0)
+        gray = np.nan_to_num(gray.astype(np.float32), posinf=0, neginf=0).clip(min=0)
+        maximum = float(gray.max())
+        full_scale = next((scale for scale in usual if maximum <= scale), maximum)
+    return np.rint(gray * np.float32(255 / full_scale)).astype(np.uint8)
+
+
+def _deterministic(error: Exception) -> str:
+    """What a decoder says, without what differs from run to run (addresses in memory)."""
+    text = re.sub(r"\s*<[^<>]* at 0x[0-9a-fA-F]+>", "", str(error))
+    text = " ".join(text.split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,66 @@
+"""Ray: join or start a cluster, and keep it quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+import ray.data
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
+    """Join the cluster at `address` (or RAY_ADDRESS), or start one on loopback that ends with the block.
+
+    A bare `ray.init()` would attach to whatever cluster runs on this machine.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    joined = ray.is_initialized()
+    if not joined:
+        local: dict[str, Any] = (
+            {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
+        )
+        ray.init(
+            address=address,
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            configure_logging=True,
+            **local,
+        )
+    try:
+        yield
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def configure_data(*, verbose: bool) -> None:
+    """Settings of Ray Data for rows that are shards."""
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = 1  # one row a block: shards are neither merged nor cut
+    context.execution_options.preserve_order = False
+    context.execution_options.verbose_progress = verbose
+    context.enable_progress_bars = verbose
+    context.enable_operator_progress_bars = verbose
+    context.print_on_execution_start = verbose
+    # A slow shard, a download of weights or waiting for a GPU is no fault.
+    context.execution_no_progress_timeout_s = -1
+    if not verbose:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def default_num_gpus() -> float:
+    """One GPU per actor where the cluster has any."""
+    return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+
+
+def actor_resources(num_gpus: float, num_actors: int) -> dict[str, float]:
+    """What an actor reserves. On CPUs the actors leave room for reading and writing, or nothing would move."""
+    if num_gpus:
+        return {"num_gpus": num_gpus}
+    cores = ray.cluster_resources().get("CPU", 1)
+    return {"num_cpus": min(1.0, int(100 * (cores - 0.5) / num_actors) / 100)}

@@ -1,0 +1,246 @@
+"""`label`: the whole job, from a prefix of images to committed shards and statistics."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy
+
+from proxyclip.config import RECIPE_VERSION, LabelOptions, SegmenterConfig, allowed_failures, fingerprint, recipe_fields
+from proxyclip.dataset.images import list_images
+from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.store import Storage
+from proxyclip.models.attention import METHODS
+from proxyclip.models.weights import LOCAL_DIR, weight_hashes
+from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus
+from proxyclip.pipeline.prepare import read_vocabulary, write_text_embeddings, write_vocabulary
+from proxyclip.pipeline.progress import RunProgress
+from proxyclip.pipeline.source import ShardSource
+from proxyclip.pipeline.worker import LabelShards, WorkerConfig
+from proxyclip.pipeline.writer import WriteShards
+from proxyclip.presets import preset
+from proxyclip.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+# Shards that one read task streams, at most; fewer in small runs, so that reading is spread.
+SHARDS_PER_TASK = 50
+
+# Packages whose versions are recorded with a run; they may change the last bits of a result.
+_RECORDED = ("proxyclip", "ray", "torch", "open_clip_torch", "timm", "pillow", "pyarrow", "numpy")
+
+
+@dataclass
+class Summary:
+    """How a run ended. labelled, failed: images with a mask, and without one; of all runs on this output."""
+
+    images: int = 0
+    labelled: int = 0
+    failed: int = 0
+    shards: int = 0
+    committed: int = 0
+    shard_errors: dict[int, str] = field(default_factory=dict)
+    stopped: str | None = None
+    failures_allowed: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether every planned shard is committed."""
+        return self.committed == self.shards
+
+    @property
+    def exit_code(self) -> int:
+        """0 all images labelled, 1 not finished, 3 finished with failed images (0 if they are allowed)."""
+        if self.stopped or not self.finished:
+            return 1
+        return 3 if self.failed and not self.failures_allowed else 0
+
+
+def label(options: LabelOptions) -> Summary:
+    """Label a corpus, or go on with a run that stopped.
+
+    Raises ValueError, FileNotFoundError or OSError before any work where the run cannot start:
+    unknown names, weights that are not there, an input without images, an output with another recipe.
+    """
+    vocabulary = Vocabulary.load(options.vocabulary, options.embeddings)
+    config = segmenter_config(options, vocabulary)
+    hashes = weight_hashes(config.model)
+    manifest = Manifest(Storage(options.output))
+    listing = list_images(options.input, exclude=options.output)
+    with contextlib.ExitStack() as session:
+
+        def join() -> None:
+            session.enter_context(cluster(options.address, verbose=options.verbose))
+
+        config = _with_dtype(config, options, manifest, join)
+        recipe = _recipe(config, hashes, vocabulary, options)
+        manifest.begin(options.input, recipe, fingerprint(recipe), packages=_package_versions())
+        write_vocabulary(manifest.storage, vocabulary)
+        plan = manifest.extend_plan(listing, options.shard_size)
+        if plan.changed:
+            logger.warning("%d images changed since they were planned and keep their old masks.", plan.changed)
+        errors: dict[int, str] = {}
+        stopped = None
+        if manifest.pending():
+            join()
+            stopped = _label_pending(config, options, manifest, errors)
+    return _finish(manifest, options, errors, stopped)
+
+
+def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> SegmenterConfig:
+    """The preset with what the options replace. ValueError for unknown names and what does not go together."""
+    chosen = preset(options.preset)
+    config = chosen.config
+    model = replace(
+        config.model, **_given(options, "method", "clip", "clip_pretrained", "clip_weights", "proxy", "proxy_weights")
+    )
+    if model.method not in METHODS:
+        raise ValueError(f"Unknown method {model.method!r}; known: {', '.join(METHODS)}.")
+    if METHODS[model.method].attention is not None:
+        if options.proxy or options.proxy_weights:
+            raise ValueError(f"--method {model.method} uses no proxy; leave out --proxy and --proxy-weights.")
+        model = replace(model, proxy=None, proxy_weights=None)
+    decode = replace(
+        config.decode, ignore_below=options.ignore_below, **_given(options, "logit_scale", "background_threshold")
+    )
+    if options.background_threshold is None and vocabulary.background is not None:
+        decode = replace(decode, background_threshold=chosen.background_thresholds.get(vocabulary.name, 0.0))
+    if decode.background_threshold > 0 and vocabulary.background is None:
+        raise ValueError(
+            f"--background-threshold {decode.background_threshold}: vocabulary {vocabulary.name!r} has no background "
+            "class; name one in its file, or leave the threshold out."
+        )
+    return SegmenterConfig(model, replace(config.windows, **_given(options, "short_side", "crop", "stride")), decode)
+
+
+def _given(options: LabelOptions, *names: str) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _with_dtype(
+    config: SegmenterConfig, options: LabelOptions, manifest: Manifest, join: Callable[[], None]
+) -> SegmenterConfig:
+    """The precision asked for, else that of the run to resume, else what suits the cluster."""
+    if options.dtype is not None:
+        dtype = options.dtype
+    elif (recorded := manifest.recipe()) is not None:
+        dtype = recorded["segmenter"]["model"]["dtype"]
+    else:
+        join()
+        dtype = "bfloat16" if _num_gpus(options) else "float32"
+    return replace(config, model=replace(config.model, dtype=dtype))
+
+
+def _recipe(
+    config: SegmenterConfig, hashes: dict[str, str], vocabulary: Vocabulary, options: LabelOptions
+) -> dict[str, Any]:
+    """All that decides the bytes of a mask. Local folders go by the hash of what is in them."""
+    segmenter = recipe_fields(config)
+    for part in ("clip", "proxy"):
+        if str(segmenter["model"][part]).startswith(LOCAL_DIR):
+            segmenter["model"][part] = LOCAL_DIR
+    return {
+        "version": RECIPE_VERSION,
+        "segmenter": segmenter,
+        "weights": hashes,
+        "vocabulary": vocabulary.fingerprint,
+        "confidence_stride": options.confidence_stride,
+    }
+
+
+def _package_versions() -> dict[str, str]:
+    return {name: version(name) for name in _RECORDED}
+
+
+def _num_gpus(options: LabelOptions) -> float:
+    return default_num_gpus() if options.num_gpus is None else options.num_gpus
+
+
+def _label_pending(
+    config: SegmenterConfig, options: LabelOptions, manifest: Manifest, errors: dict[int, str]
+) -> str | None:
+    """Run the graph over all pending shards. Fills `errors` by shard; returns why it stopped early, if it did."""
+    num_gpus = _num_gpus(options)
+    resources = actor_resources(num_gpus, options.concurrency)
+    device = "cuda" if num_gpus else "cpu"
+    worker = WorkerConfig(
+        config,
+        options.output,
+        device,
+        options.threads or max((os.cpu_count() or 1) // options.concurrency, 1),
+        options.batch_windows,
+        options.confidence_stride,
+    )
+    prepare = ray.remote(write_text_embeddings).options(**resources)
+    ray.get(prepare.remote(manifest.storage, config.model, device))
+
+    committed = manifest.totals()
+    allowed = allowed_failures(options.max_failures, committed.planned)
+    with RunProgress(committed.planned, committed.labelled + committed.failed, committed.failed) as progress:
+        for receipt in _receipts(worker, options, manifest, resources):
+            if receipt["error"] is not None:
+                errors[receipt["shard"]] = receipt["error"]
+                continue
+            progress.add(receipt["labelled"], receipt["failed"])
+            if allowed is not None and progress.failed > allowed:
+                return f"{progress.failed} images failed, --max-failures {options.max_failures} allows {allowed}"
+    return None
+
+
+def _receipts(
+    worker: WorkerConfig, options: LabelOptions, manifest: Manifest, resources: dict[str, float]
+) -> Iterator[dict[str, Any]]:
+    configure_data(verbose=options.verbose)
+    pending = manifest.pending()
+    shards = sum(part.num_shards for part in pending)
+    per_task = min(max(shards // (8 * options.concurrency), 1), SHARDS_PER_TASK)
+    ranges = [shards for part in pending for shards in part.split(per_task)]
+    source = ShardSource(options.input, options.output, ranges)
+    writer = WriteShards(options.output, read_vocabulary(manifest.storage), options.confidence_stride)
+    dataset = label_graph(source, worker, writer, options.concurrency, resources)
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from batch.to_pylist()
+
+
+def label_graph(
+    source: ShardSource, worker: WorkerConfig, writer: WriteShards, actors: int, resources: dict[str, float]
+) -> ray.data.Dataset:
+    """Read, label, write: three operators, kept apart by what they reserve so that they overlap."""
+    return (
+        ray.data.read_datasource(source, num_cpus=0.25, override_num_blocks=source.num_tasks)
+        .map_batches(
+            LabelShards,
+            fn_constructor_args=(worker,),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(
+                min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=2
+            ),
+            **resources,
+        )
+        .map_batches(writer, batch_size=None, batch_format="pyarrow", num_cpus=0.25)
+    )
+
+
+def _finish(manifest: Manifest, options: LabelOptions, errors: dict[int, str], stopped: str | None) -> Summary:
+    totals = manifest.totals()
+    if totals.committed == totals.shards:
+        manifest.write_class_stats()
+    return Summary(
+        images=totals.planned,
+        labelled=totals.labelled,
+        failed=totals.failed,
+        shards=totals.shards,
+        committed=totals.committed,
+        shard_errors=errors,
+        stopped=stopped,
+        failures_allowed=options.max_failures is not None,
+    )

@@ -1,0 +1,39 @@
+"""What every actor reads from the output: the vocabulary, with its text embeddings, computed once."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from safetensors.torch import load, save
+
+from proxyclip.config import ModelConfig
+from proxyclip.dataset.store import Storage
+from proxyclip.models.text import cached_embeddings
+from proxyclip.models.weights import load_clip
+from proxyclip.vocabulary import Vocabulary
+
+VOCABULARY_KEY = "vocabulary.json"
+EMBEDDINGS_KEY = "text_embeddings.safetensors"
+
+
+def write_vocabulary(output: Storage, vocabulary: Vocabulary) -> None:
+    """Put the vocabulary, and the embeddings it brings, into the output unless they are there."""
+    output.create(VOCABULARY_KEY, json.dumps(vocabulary.to_json(), ensure_ascii=False, indent=1).encode())
+    if vocabulary.embeddings is not None:
+        output.create(EMBEDDINGS_KEY, save({"embeddings": torch.tensor(vocabulary.embeddings)}))
+
+
+def write_text_embeddings(output: Storage, model: ModelConfig, device: str) -> None:
+    """Embed the queries of the output's vocabulary with CLIP's text tower, unless that was done."""
+    if output.exists(EMBEDDINGS_KEY):
+        return
+    vocabulary = Vocabulary.from_json(json.loads(output.read(VOCABULARY_KEY)))
+    clip = load_clip(model).to(device)
+    output.create(EMBEDDINGS_KEY, save({"embeddings": cached_embeddings(clip, vocabulary.queries)}))
+
+
+def read_vocabulary(output: Storage) -> Vocabulary:
+    """The output's vocabulary with its text embeddings."""
+    vocabulary = Vocabulary.from_json(json.loads(output.read(VOCABULARY_KEY)))
+    return vocabulary.with_embeddings(load(output.read(EMBEDDINGS_KEY))["embeddings"].numpy())

@@ -1,0 +1,89 @@
+"""Read stage: planned shards to rows of encoded images. One row is one shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from proxyclip.dataset.images import fetch_image, input_storage
+from proxyclip.dataset.manifest import Manifest, ShardRange
+from proxyclip.dataset.store import Storage, StorageError
+from proxyclip.image import ImageError
+
+FETCHES_AT_ONCE = 16
+
+SHARD_SCHEMA = pa.schema(
+    [
+        ("shard", pa.int64()),
+        ("uris", pa.list_(pa.string())),
+        ("data", pa.list_(pa.large_binary())),  # null where fetching failed
+        ("fetch_errors", pa.list_(pa.string())),  # null where it did not
+        ("error", pa.string()),  # why no image could be fetched: the storage, not an image
+    ]
+)
+
+
+class ShardSource(Datasource):
+    """Pending shards of a run. Tasks hold ranges of the plan, never image keys."""
+
+    def __init__(self, input_uri: str, output_uri: str, ranges: list[ShardRange]) -> None:
+        super().__init__()
+        self._input = input_uri
+        self._output = output_uri
+        self._ranges = ranges
+
+    @property
+    def num_tasks(self) -> int:
+        """Read tasks, one per range."""
+        return len(self._ranges)
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Unknown before reading."""
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        """One task per range."""
+        return [
+            ReadTask(
+                partial(read_shards, self._input, self._output, shards),
+                BlockMetadata(num_rows=shards.num_shards, size_bytes=None, input_files=None, exec_stats=None),
+                schema=SHARD_SCHEMA,
+                per_task_row_limit=per_task_row_limit,
+            )
+            for shards in self._ranges
+        ]
+
+
+def read_shards(input_uri: str, output_uri: str, shards: ShardRange) -> Iterator[pa.Table]:
+    """Fetch the images of a range of planned shards, one table of one row per shard."""
+    images = input_storage(input_uri)
+    with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
+        for shard, uris in Manifest(Storage(output_uri)).read_range(shards):
+            error = None
+            try:
+                fetched = list(pool.map(partial(_fetch, images), uris))
+            except StorageError as problem:
+                uris, fetched, error = [], [], str(problem)
+            row = {
+                "shard": [shard],
+                "uris": [uris],
+                "data": [[data for data, _ in fetched]],
+                "fetch_errors": [[reason for _, reason in fetched]],
+                "error": [error],
+            }
+            yield pa.table(row, schema=SHARD_SCHEMA)
+
+
+def _fetch(images: Storage, uri: str) -> tuple[bytes | None, str | None]:
+    try:
+        return fetch_image(images, uri), None
+    except ImageError as error:
+        return None, error.reason

@@ -1,0 +1,164 @@
+"""Label stage: an actor that holds the networks and turns encoded images into raw masks."""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from proxyclip.config import SegmenterConfig
+from proxyclip.dataset.masks import reduce_confidence
+from proxyclip.dataset.store import Storage
+from proxyclip.image import ImageError, decode_image
+from proxyclip.models.segmenter import Segmentation, Segmenter
+from proxyclip.models.windows import plan_windows
+from proxyclip.pipeline.prepare import read_vocabulary
+from proxyclip.vocabulary import ignore_label
+
+# Images go to the segmenter until they make this many full batches of windows.
+BATCHES_AT_ONCE = 4
+
+_IMAGE = pa.struct(
+    [
+        ("uri", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("mask", pa.large_binary()),  # raw uint8 or uint16, (height, width)
+        ("confidence", pa.large_binary()),  # raw uint8, (ceil(height / stride), ceil(width / stride))
+        ("classes", pa.list_(pa.int32())),
+        ("pixels", pa.list_(pa.int64())),
+        ("class_confidence", pa.list_(pa.float64())),
+        ("mean_confidence", pa.float64()),
+        ("ignored", pa.int64()),
+    ]
+)
+_FAILURE = pa.struct([(name, pa.string()) for name in ("uri", "stage", "status", "reason")])
+RESULT_SCHEMA = pa.schema(
+    [
+        ("shard", pa.int64()),
+        ("images", pa.list_(_IMAGE)),
+        ("failures", pa.list_(_FAILURE)),
+        ("error", pa.string()),  # why the whole shard failed; then nothing of it is written
+    ]
+)
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """All an actor is made from: small, since Ray keeps it for restarts."""
+
+    segmenter: SegmenterConfig
+    output: str
+    device: str
+    threads: int
+    batch_windows: int
+    confidence_stride: int
+
+
+class LabelShards:
+    """Rows of `source.SHARD_SCHEMA` to rows of RESULT_SCHEMA.
+
+    Decodes in threads ahead of the networks. What is wrong with an image costs that image; what is
+    wrong with anything else costs the shard, which stays pending.
+    """
+
+    def __init__(self, config: WorkerConfig) -> None:
+        torch.set_num_threads(config.threads)
+        self._config = config
+        self._vocabulary = read_vocabulary(Storage(config.output))
+        self._segmenter = Segmenter.from_config(
+            config.segmenter, device=config.device, batch_windows=config.batch_windows
+        )
+        self._pool = ThreadPoolExecutor(max(config.threads, 2), "decode")
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        results = []
+        for row in rows.to_pylist():
+            images: list[dict[str, Any]] = []
+            failures: list[dict[str, str]] = []
+            error = row["error"]
+            try:
+                if error is None:
+                    images, failures = self._label(row["uris"], row["data"], row["fetch_errors"])
+            except Exception as problem:  # the run goes on; the driver lists it
+                error = "".join(traceback.format_exception_only(problem)).strip()
+            results.append({"shard": row["shard"], "images": images, "failures": failures, "error": error})
+        return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
+
+    def _label(
+        self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+        labelled, failures = [], []
+        group: list[tuple[str, np.ndarray]] = []
+        for uri, image, failure in self._decoded(uris, data, fetch_errors):
+            if failure is not None:
+                failures.append({"uri": uri, **failure})
+                continue
+            group.append((uri, image))
+            if self._is_full(group):
+                labelled += self._segment(group)
+                group = []
+        return labelled + self._segment(group), failures
+
+    def _decoded(
+        self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]
+    ) -> Iterator[tuple[str, np.ndarray, dict[str, str] | None]]:
+        """Images in order, a few of them decoded ahead."""
+        ahead: deque[tuple[str, Future[Any]]] = deque()
+        for uri, encoded, fetch_error in zip(uris, data, fetch_errors, strict=True):
+            ahead.append((uri, self._pool.submit(_decode, encoded, fetch_error)))
+            if len(ahead) > 2 * self._pool._max_workers:
+                first, future = ahead.popleft()
+                yield first, *future.result()
+        for uri, future in ahead:
+            yield uri, *future.result()
+
+    def _is_full(self, group: Sequence[tuple[str, np.ndarray]]) -> bool:
+        windows = self._config.segmenter.windows
+        count = sum(plan_windows((image.shape[0], image.shape[1]), windows).num_windows for _, image in group)
+        return count >= BATCHES_AT_ONCE * self._segmenter.windows_at_once
+
+    def _segment(self, group: Sequence[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
+        features = self._segmenter.encode_batch([image for _, image in group])
+        return [
+            {"uri": uri, **_summary(self._segmenter.decode(dense, self._vocabulary), self._config.confidence_stride)}
+            for (uri, _), dense in zip(group, features, strict=True)
+        ]
+
+
+def _decode(data: bytes | None, fetch_error: str | None) -> tuple[np.ndarray | None, dict[str, str] | None]:
+    if data is None:
+        return None, {"stage": "fetch", "status": "fetch_failed", "reason": fetch_error or "no data"}
+    try:
+        return decode_image(data), None
+    except ImageError as error:
+        return None, {"stage": "decode", "status": error.status, "reason": error.reason}
+
+
+def _summary(result: Segmentation, confidence_stride: int) -> dict[str, Any]:
+    """What is stored of a segmentation; confidences are means over pixels that have a label."""
+    num_classes = result.vocabulary.num_classes
+    flat, confidence = result.mask.ravel(), result.confidence.ravel()
+    size = ignore_label(num_classes) + 1
+    pixels = np.bincount(flat, minlength=size)
+    sums = np.bincount(flat, weights=confidence, minlength=size)
+    classes = np.flatnonzero(pixels[:num_classes])
+    labelled = int(pixels[classes].sum())
+    return {
+        "height": result.mask.shape[0],
+        "width": result.mask.shape[1],
+        "mask": result.mask.tobytes(),
+        "confidence": reduce_confidence(result.confidence, confidence_stride).tobytes(),
+        "classes": classes.tolist(),
+        "pixels": pixels[classes].tolist(),
+        "class_confidence": (sums[classes] / pixels[classes]).tolist(),
+        "mean_confidence": float(sums[classes].sum() / labelled) if labelled else 0.0,
+        "ignored": int(flat.size - labelled),
+    }

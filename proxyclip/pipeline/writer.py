@@ -1,0 +1,55 @@
+"""Write stage: raw masks to PNG, one Parquet file and one commit per shard, a receipt to the driver."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from proxyclip.dataset.masks import encode_confidence, encode_mask
+from proxyclip.dataset.shards import Failure, LabelledImage, write_shard
+from proxyclip.dataset.store import Storage
+from proxyclip.vocabulary import Vocabulary, ignore_label
+
+RECEIPT_SCHEMA = pa.schema(
+    [
+        ("shard", pa.int64()),
+        ("labelled", pa.int64()),
+        ("failed", pa.int64()),
+        ("error", pa.string()),  # null once the shard is committed
+    ]
+)
+
+
+class WriteShards:
+    """Rows of `worker.RESULT_SCHEMA` to receipts."""
+
+    def __init__(self, output: str, vocabulary: Vocabulary, confidence_stride: int) -> None:
+        self._output = Storage(output)
+        self._class_names = vocabulary.class_names
+        self._palette = vocabulary.colours
+        self._stride = confidence_stride
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([self._write(row) for row in rows.to_pylist()], schema=RECEIPT_SCHEMA)
+
+    def _write(self, row: dict[str, Any]) -> dict[str, Any]:
+        shard, error = row["shard"], row["error"]
+        if error is None:
+            try:
+                images = [self._compressed(image) for image in row["images"]]
+                failures = [Failure(**failure) for failure in row["failures"]]
+                commit = write_shard(self._output, shard, images, failures, self._class_names)
+                return {"shard": shard, "labelled": commit.labelled, "failed": commit.failed, "error": None}
+            except Exception as problem:  # the run goes on; the driver lists it
+                error = "".join(traceback.format_exception_only(problem)).strip()
+        return {"shard": shard, "labelled": 0, "failed": 0, "error": error}
+
+    def _compressed(self, image: dict[str, Any]) -> LabelledImage:
+        height, width = image["height"], image["width"]
+        dtype = np.uint8 if ignore_label(len(self._class_names)) == 255 else np.uint16
+        mask = np.frombuffer(image.pop("mask"), dtype).reshape(height, width)
+        confidence = np.frombuffer(image.pop("confidence"), np.uint8).reshape(-(-height // self._stride), -1)
+        return LabelledImage(**image, mask=encode_mask(mask, self._palette), confidence=encode_confidence(confidence))

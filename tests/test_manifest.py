@@ -1,0 +1,193 @@
+import dataclasses
+import json
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from proxyclip.dataset import manifest as module
+from proxyclip.dataset.images import ImageRef
+from proxyclip.dataset.manifest import Manifest, PlanSummary, RecipeMismatch, ShardRange, Totals
+from proxyclip.dataset.shards import Failure, LabelledImage, write_shard
+from proxyclip.dataset.store import Storage
+
+RECIPE = {"decode": {"ignore_below": 0.3, "logit_scale": 40.0}, "version": 1}
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return Manifest(Storage(str(tmp_path / "out")))
+
+
+def refs(count, size_bytes=10, start=0, etag="1"):
+    return [ImageRef(f"{number:05d}.jpg", size_bytes, etag) for number in range(start, start + count)]
+
+
+def planned(manifest):
+    return {
+        shard: [ref.uri for ref in images]
+        for part in manifest.plan_parts()
+        for shard, images in manifest.read_plan(
+            part.part, range(part.first_shard, part.first_shard + part.num_shards)
+        ).items()
+    }
+
+
+def commit(manifest, shard, labelled=1, failed=0):
+    images = [
+        LabelledImage(f"{shard}/{n}", 1, 10, b"m", b"c", [0, 1], [6, 3], [0.5, 1.0], 0.6, 1) for n in range(labelled)
+    ]
+    failures = [Failure(f"{shard}/f{n}", "decode", "empty", "no bytes") for n in range(failed)]
+    write_shard(manifest.storage, shard, images, failures, ["sky", "tree", "horse"])
+
+
+def test_the_same_run_begins_again_and_writes_nothing(manifest):
+    assert manifest.recipe() is None
+    manifest.begin("/data", RECIPE, "f1", {"torch": "1"})
+    before = manifest.storage.read("run.json")
+    manifest.begin("/data/", RECIPE, "f1", {"torch": "2"})
+    assert manifest.storage.read("run.json") == before
+    assert manifest.recipe() == RECIPE
+
+
+def test_another_recipe_is_refused_with_every_difference_named(manifest):
+    manifest.begin("/data", RECIPE, "f1")
+    other = {"decode": {"ignore_below": 0.0, "logit_scale": 40.0}, "version": 1, "model": {"proxy": None}}
+    with pytest.raises(RecipeMismatch) as caught:
+        manifest.begin("s3://elsewhere/data", other, "f2")
+    assert caught.value.differences == (
+        "input: this run has 's3://elsewhere/data', the output was made with '/data'",
+        "decode.ignore_below: this run has 0.0, the output was made with 0.3",
+        "model.proxy: this run has None, the output was made with 'nothing'",
+    )
+    assert "use another --output or the old setting" in str(caught.value)
+
+
+def test_a_fingerprint_that_differs_alone_is_named(manifest):
+    manifest.begin("/data", RECIPE, "f1")
+    with pytest.raises(RecipeMismatch, match="fingerprint: this run has 'f2'"):
+        manifest.begin("/data", RECIPE, "f2")
+
+
+def test_a_newer_output_is_refused(manifest):
+    manifest.begin("/data", RECIPE, "f1")
+    record = json.loads(manifest.storage.read("run.json")) | {"schema_version": 99}
+    manifest.storage.write("run.json", json.dumps(record).encode())
+    with pytest.raises(ValueError, match=r"schema_version 99 found in run.json, 1 wanted"):
+        manifest.begin("/data", RECIPE, "f1")
+
+
+def test_the_record_holds_no_credentials_and_no_times(manifest):
+    manifest.begin("s3://key:secret@bucket/images?token=secret", RECIPE, "f1")
+    record = json.loads(manifest.storage.read("run.json"))
+    assert record["input"] == "s3://bucket/images"
+    assert sorted(record) == ["fingerprint", "input", "packages", "recipe", "schema_version"]
+
+
+def test_of_two_recipes_begun_at_once_one_is_refused(manifest):
+    def begin(name):
+        try:
+            manifest.begin("/data", {"name": name}, name)
+        except RecipeMismatch:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(begin, ["one", "two"])) == [False, True]
+
+
+def test_shards_are_cut_by_count_and_by_bytes(manifest):
+    images = [*refs(5), ImageRef("00005.jpg", 100, ""), ImageRef("00006.jpg", 25, ""), ImageRef("00007.jpg", 6, "")]
+    summary = manifest.extend_plan(images, shard_size=4, max_shard_bytes=30)
+    assert [len(uris) for uris in planned(manifest).values()] == [3, 2, 1, 1, 1]
+    assert summary == PlanSummary(images=8, shards=5, new_images=8, new_shards=5, changed=0)
+
+
+def test_the_plan_depends_on_the_listing_alone(tmp_path):
+    one, two = Manifest(Storage(str(tmp_path / "1"))), Manifest(Storage(str(tmp_path / "2")))
+    one.extend_plan(refs(10), 3)
+    two.extend_plan(refs(10)[::-1], 3)
+    assert one.storage.read("plan/00000.parquet") == two.storage.read("plan/00000.parquet")
+
+
+def test_planning_again_adds_new_images_behind_and_moves_none(manifest):
+    manifest.extend_plan(refs(10, start=5), 4)
+    before = planned(manifest)
+    assert manifest.extend_plan(refs(10, start=5), 4) == PlanSummary(10, 3, 0, 0, 0)
+    changed = [dataclasses.replace(ref, etag="2") for ref in refs(2, start=5)]
+    assert manifest.extend_plan([*refs(5), *changed], 4) == PlanSummary(15, 5, 5, 2, 2)
+    after = planned(manifest)
+    assert {shard: after[shard] for shard in before} == before
+    assert sorted(after) == [0, 1, 2, 3, 4]
+    assert after[3] == ["00000.jpg", "00001.jpg", "00002.jpg", "00003.jpg"]
+
+
+def test_a_large_plan_has_several_parts(manifest, monkeypatch):
+    monkeypatch.setattr(module, "SHARDS_PER_PART", 4)
+    manifest.extend_plan(refs(10), 1)
+    assert [(part.part, part.first_shard, part.num_shards, part.num_images) for part in manifest.plan_parts()] == [
+        (0, 0, 4, 4),
+        (1, 4, 4, 4),
+        (2, 8, 2, 2),
+    ]
+    assert [images[0].uri for images in manifest.read_plan(1, [5, 7]).values()] == ["00005.jpg", "00007.jpg"]
+    with pytest.raises(KeyError, match="no shard 8"):
+        manifest.read_plan(1, [8])
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_of_runs_planning_at_once_each_image_is_planned_once(kind, manifest, monkeypatch, request):
+    monkeypatch.setattr(module, "SHARDS_PER_PART", 2)
+    if kind == "s3":
+        manifest = Manifest(Storage(request.getfixturevalue("s3").uri(f"bucket/{uuid.uuid4().hex}")))
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda start: manifest.extend_plan(refs(12, start=start), 3), (0, 6, 12)))
+    shards = planned(manifest)
+    assert sorted(shards) == list(range(len(shards)))
+    assert sorted(uri for uris in shards.values() for uri in uris) == [ref.uri for ref in refs(24)]
+
+
+def test_pending_is_what_is_planned_and_not_committed(manifest, monkeypatch):
+    monkeypatch.setattr(module, "SHARDS_PER_PART", 4)
+    manifest.extend_plan(refs(10), 1)
+    assert [task.num_shards for task in manifest.pending()] == [4, 4, 2]
+    for shard in (0, 1, 2, 3, 5, 8):
+        commit(manifest, shard)
+    assert manifest.committed() == {0, 1, 2, 3, 5, 8}
+    assert manifest.pending() == [ShardRange(1, (4, 6, 7)), ShardRange(2, (9,))]
+    assert ShardRange(1, (4, 6, 7)).split(2) == [ShardRange(1, (4, 6)), ShardRange(1, (7,))]
+    assert list(manifest.read_range(ShardRange(1, (6, 4)))) == [(6, ["00006.jpg"]), (4, ["00004.jpg"])]
+
+
+def test_totals_count_images_and_shards(manifest):
+    assert manifest.totals() == Totals(0, 0, 0, 0, 0)
+    manifest.extend_plan(refs(10), 4)
+    commit(manifest, 0, labelled=3, failed=1)
+    commit(manifest, 2, labelled=0, failed=2)
+    assert manifest.totals() == Totals(planned=10, labelled=3, failed=3, shards=3, committed=2)
+
+
+def test_class_statistics_are_exact_and_repeat_to_the_byte(manifest):
+    for shard in range(3):
+        commit(manifest, shard, labelled=2, failed=1)
+    stats = manifest.write_class_stats()
+    data = manifest.storage.read("class_stats.parquet")
+    assert [(stat.index, stat.name, stat.images, stat.pixels, stat.mean_confidence) for stat in stats] == [
+        (0, "sky", 6, 36, 0.5),
+        (1, "tree", 6, 18, 1.0),
+    ]
+    assert stats[0].share == 36 / 54
+    manifest.write_class_stats()
+    assert manifest.storage.read("class_stats.parquet") == data
+
+
+def test_a_run_without_labels_has_empty_statistics(manifest):
+    assert manifest.write_class_stats() == []
+
+
+def test_a_part_that_was_lost_is_named(manifest):
+    manifest.extend_plan(refs(1))
+    manifest.storage.write("plan/00002.parquet", manifest.storage.read("plan/00000.parquet"))
+    manifest.storage.write("plan/notes.txt", b"not ours")
+    with pytest.raises(FileNotFoundError, match=r"plan/00001.parquet"):
+        manifest.pending()

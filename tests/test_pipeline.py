@@ -1,0 +1,334 @@
+"""The job: from a folder of images to committed shards, through Ray Data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from tiny import save_local_models
+
+from proxyclip import pipeline
+from proxyclip.config import LabelOptions
+from proxyclip.dataset.masks import decode_confidence, decode_mask, reduce_confidence
+from proxyclip.dataset.shards import read_masks
+from proxyclip.dataset.store import Storage
+from proxyclip.models.segmenter import Segmenter
+from proxyclip.pipeline import label
+from proxyclip.pipeline.cluster import cluster
+from proxyclip.pipeline.label import segmenter_config
+from proxyclip.vocabulary import Vocabulary
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ["sky", "grass", "tree", "water", "stone"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_cluster():
+    """One local cluster for all in-process runs; jobs started as commands have their own."""
+    with cluster("local", verbose=False):
+        yield
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    return save_local_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def vocabulary_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vocabulary") / "five.txt"
+    path.write_text("\n".join(NAMES))
+    return path
+
+
+def draw(folder: Path, count: int, first: int = 0) -> None:
+    """Small photographs of soft colours, of several sizes, some in a subfolder."""
+    for index in range(first, first + count):
+        rng = np.random.default_rng(index)
+        small = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        size = (60 + 7 * (index % 5), 60 + 11 * (index % 3))
+        path = folder / ("more" if index % 4 == 0 else "") / f"image {index:03d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    draw(tmp_path / "images", 10)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def options(corpus, tmp_path, models, vocabulary_file):
+    clip, proxy = models
+    return LabelOptions(
+        input=str(corpus),
+        output=str(tmp_path / "out"),
+        vocabulary=str(vocabulary_file),
+        clip=f"local-dir:{clip}",
+        proxy=f"local-dir:{proxy}",
+        short_side=64,
+        crop=56,
+        stride=28,
+        shard_size=3,
+        threads=1,
+    )
+
+
+def command(options: LabelOptions) -> list[str]:
+    """The options as a user types them."""
+    words = [sys.executable, str(ROOT / "jobs" / "label.py")]
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value != field.default:
+            words += [f"--{field.name.replace('_', '-')}", str(value)]
+    return words
+
+
+def data_files(output: str | Path) -> dict[str, bytes]:
+    """All that a run must write the same way every time, by name."""
+    root = Path(output)
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.parts[len(root.parts)] not in ("plan", "run.json")
+    }
+
+
+def labels(output: str | Path) -> dict[str, np.ndarray]:
+    return {row.uri: decode_mask(row.mask) for row in read_masks(Storage(str(output)))}
+
+
+def test_the_job_writes_what_the_library_predicts(options, corpus):
+    summary = label(options)
+    assert (summary.images, summary.labelled, summary.failed, summary.exit_code) == (10, 10, 0, 0)
+    vocabulary = Vocabulary.load(options.vocabulary)
+    segmenter = Segmenter.from_config(segmenter_config(options, vocabulary))
+    rows = list(read_masks(Storage(options.output)))
+    assert [row.uri for row in rows] == sorted(str(p.relative_to(corpus)) for p in corpus.rglob("*.jpg"))
+    for row in rows:
+        expected = segmenter.predict(corpus / row.uri, vocabulary)
+        np.testing.assert_array_equal(decode_mask(row.mask), expected.mask)
+        np.testing.assert_array_equal(decode_confidence(row.confidence), reduce_confidence(expected.confidence, 4))
+        classes, pixels = np.unique(expected.mask, return_counts=True)
+        assert (row.classes, row.pixels) == (classes.tolist(), pixels.tolist())
+        assert row.mean_confidence == pytest.approx(expected.confidence.mean(), abs=1e-5)
+
+
+def test_class_stats_are_the_sums_of_the_masks(options):
+    label(dataclasses.replace(options, ignore_below=0.35))
+    masks = labels(options.output)
+    stats = pq.read_table(Path(options.output) / "class_stats.parquet").to_pylist()
+    for row in stats:
+        assert row["name"] == NAMES[row["class"]]
+        assert row["pixels"] == sum(int((mask == row["class"]).sum()) for mask in masks.values())
+        assert row["images"] == sum(bool((mask == row["class"]).any()) for mask in masks.values())
+    assert any((mask == 255).any() for mask in masks.values())
+
+
+def test_a_second_run_does_nothing(options, monkeypatch):
+    label(options)
+    before = {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")}
+    monkeypatch.setattr(pipeline.label.__globals__["ray"], "data", None)
+    assert label(options).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"ignore_below": 0.3}, "segmenter.decode.ignore_below"),
+        ({"stride": 14}, "segmenter.windows.stride"),
+        ({"dtype": "bfloat16"}, "segmenter.model.dtype"),
+        ({"confidence_stride": 2}, "confidence_stride"),
+    ],
+)
+def test_another_recipe_on_the_same_output_is_refused(options, change, named):
+    label(options)
+    before = data_files(options.output)
+    with pytest.raises(ValueError, match=named.replace(".", r"\.")):
+        label(dataclasses.replace(options, **change))
+    assert data_files(options.output) == before
+
+
+def test_new_images_become_new_shards(options, corpus):
+    label(options)
+    before = data_files(options.output)
+    draw(corpus, 4, first=10)
+    assert label(options).labelled == 14
+    after = data_files(options.output)
+    assert {name: after[name] for name in before if name != "class_stats.parquet"} == {
+        name: data for name, data in before.items() if name != "class_stats.parquet"
+    }
+    assert len(labels(options.output)) == 14
+
+
+def test_bytes_do_not_depend_on_actors_and_batches(options, tmp_path):
+    label(options)
+    other = dataclasses.replace(options, output=str(tmp_path / "other"), concurrency=2, batch_windows=3, threads=2)
+    label(other)
+    assert data_files(other.output) == data_files(options.output)
+
+
+def test_a_killed_run_goes_on_where_it_stopped(options, corpus, tmp_path):
+    draw(corpus, 60, first=10)
+    undisturbed = dataclasses.replace(options, output=str(tmp_path / "undisturbed"))
+    label(undisturbed)
+    process = subprocess.Popen(command(options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    commits = Path(options.output) / "commits"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if commits.is_dir() and len(list(commits.glob("*.json"))) >= 3:
+            break
+    process.kill()
+    process.wait()
+    done = {path: path.stat().st_mtime_ns for path in commits.glob("*.json")}
+    assert 3 <= len(done) < 24, "killed too late to show anything"
+    assert label(options).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert data_files(options.output) == data_files(undisturbed.output)
+
+
+def test_output_inside_the_input_is_not_labelled(options, corpus):
+    inside = dataclasses.replace(options, output=str(corpus / "labels"))
+    assert label(inside).images == 10
+    Image.new("RGB", (8, 8)).save(corpus / "labels" / "picture.png")
+    assert label(inside).images == 10
+
+
+def test_stages_are_not_fused(options):
+    """Reading, labelling and writing run side by side only while Ray keeps them apart."""
+    label(options)
+    graph = pipeline.label.__globals__["_graph"]
+    stats = str(graph)
+    assert stats
+
+
+def _mixed(folder: Path) -> None:
+    """What people keep in folders of images."""
+    draw(folder, 200)
+    good = next(folder.rglob("*.jpg")).read_bytes()
+    for index in range(10):
+        (folder / f"truncated{index}.jpg").write_bytes(good[: len(good) // 2 - index])
+    for index in range(3):
+        (folder / f"text{index}.jpg").write_text("not an image")
+    (folder / "empty.jpg").write_bytes(b"")
+    image = Image.open(next(folder.rglob("*.jpg"))).convert("RGB")
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray((np.arange(64 * 80).reshape(64, 80) * 12).astype(np.uint16)).save(folder / "sixteen.png")
+    image.quantize(16).save(folder / "palette.png", transparency=3)
+    image.convert("L").save(folder / "gray.jpg")
+    image.save(folder / "animated.gif", save_all=True, append_images=[image.rotate(90)])
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    image.save(folder / "rotated.jpg", exif=rotated)
+
+
+def test_all_that_a_person_can_see_is_labelled(options, tmp_path):
+    folder = tmp_path / "mixed"
+    _mixed(folder)
+    run = subprocess.run(
+        command(dataclasses.replace(options, input=str(folder), shard_size=64)), capture_output=True, text=True
+    )
+    assert run.returncode == 3, run.stderr
+    assert "206 of 220 images labelled, 14 failed" in run.stdout
+    masks = labels(options.output)
+    assert len(masks) == 206
+    with Image.open(folder / "rotated.jpg") as image:
+        assert masks["rotated.jpg"].shape == (image.width, image.height)
+    failures = [
+        row
+        for path in sorted((Path(options.output) / "failures").glob("*.parquet"))
+        for row in pq.read_table(path).to_pylist()
+    ]
+    assert len(failures) == 14
+    assert {row["uri"] for row in failures} | set(masks) == {
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
+    }
+    by_uri = {row["uri"]: row for row in failures}
+    assert by_uri["empty.jpg"]["status"] == "empty"
+    assert by_uri["text0.jpg"]["status"] == "decode_failed"
+    assert all(row["stage"] == "decode" and row["reason"] for row in failures)
+
+    again = subprocess.run(
+        command(dataclasses.replace(options, input=str(folder), shard_size=64, max_failures="10%")),
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize("limit", ["4", "2%"])
+def test_too_many_failures_stop_the_job_and_keep_what_is_done(options, corpus, limit):
+    draw(corpus, 190, first=10)
+    for index in range(20):
+        (corpus / f"a{index}.jpg").write_text("not an image")
+    summary = label(dataclasses.replace(options, max_failures=limit))
+    assert summary.exit_code == 1
+    assert "allows 4" in summary.stopped
+    assert 4 < summary.failed < 20
+    assert 0 < summary.committed < summary.shards
+    assert label(options).committed == summary.shards
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vocabulary": "voc12"}, "voc21"),
+        ({"preset": "proxyclip-b16-dino-b9"}, "proxyclip-b16-dino-b8"),
+        ({"input": "nowhere"}, "nowhere"),
+        ({"clip": "local-dir:nowhere"}, "nowhere"),
+        ({"proxy": "dino-x9"}, "dino-b8"),
+        ({"method": "maskclip"}, "no proxy"),
+        ({"background_threshold": 0.2}, "no background"),
+        ({"max_failures": "many"}, "max-failures"),
+        ({"shard_size": 0}, "shard-size"),
+    ],
+)
+def test_a_run_that_cannot_start_says_why(options, change, message):
+    run = subprocess.run(
+        [
+            *command(options),
+            *(word for name, value in change.items() for word in (f"--{name.replace('_', '-')}", str(value))),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not Path(options.output).exists()
+
+
+def test_help_explains_every_option():
+    text = subprocess.run([sys.executable, ROOT / "jobs" / "label.py", "--help"], capture_output=True, text=True).stdout
+    for field in dataclasses.fields(LabelOptions):
+        assert f"--{field.name.replace('_', '-')}" in text
+        assert field.name in LabelOptions.__annotations__
+
+
+def test_over_s3_the_same_bytes_are_written(options, corpus, s3):
+    label(options)
+    bucket = Storage(s3.uri("proxyclip-test"))
+    for path in corpus.rglob("*.jpg"):
+        bucket.write(f"images/{path.relative_to(corpus)}", path.read_bytes())
+    remote = dataclasses.replace(options, input=s3.uri("proxyclip-test/images"), output=s3.uri("proxyclip-test/labels"))
+    run = subprocess.run(command(remote), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    output = Storage(remote.output)
+    written = {
+        entry.key: output.read(entry.key)
+        for entry in output.list()
+        if not entry.key.startswith("plan/") and entry.key != "run.json"
+    }
+    assert written == data_files(options.output)
+    record = json.loads(output.read("run.json"))
+    assert record["recipe"] == json.loads((Path(options.output) / "run.json").read_text())["recipe"]
