@@ -62,8 +62,8 @@ class ImageError(Exception):
 def load_image(source: str | Path | bytes | Image.Image | np.ndarray) -> np.ndarray:
     """An image from a file, its bytes, a PIL image or an array, as RGB uint8 (H, W, 3), upright.
 
-    Raises FileNotFoundError, ImageError for a file that is no readable image, and ValueError for an array
-    that is not RGB uint8 (H, W, 3).
+    Raises FileNotFoundError, ImageError for what is no readable image, and ValueError for an array that is not
+    RGB uint8 (H, W, 3).
     """
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or 0 in source.shape:
@@ -73,8 +73,11 @@ def load_image(source: str | Path | bytes | Image.Image | np.ndarray) -> np.ndar
             )
         return source
     if isinstance(source, Image.Image):
-        source.load()
-        return _rgb(_upright(source))
+        try:
+            source.load()
+            return _rgb(_upright(source))
+        except Exception as error:
+            raise ImageError("decode_failed", _deterministic(error)) from error
     if isinstance(source, bytes):
         return decode_image(source)
     try:

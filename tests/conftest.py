@@ -102,16 +102,17 @@ def _wait_until_up(server: subprocess.Popen[bytes], endpoint: str, log: Path, ti
     """Up means that an object can be written, which needs the volume server behind the S3 port."""
     deadline = monotonic() + timeout_s
     error: Exception | None = None
+    try_once = {"retries": {"total_max_attempts": 1}}
     while monotonic() < deadline and server.poll() is None:
         try:
             with contextlib.suppress(urllib.error.HTTPError):  # it answers, if only that we are nobody
                 urllib.request.urlopen(endpoint, timeout=1).close()
-            fs = fsspec.filesystem("s3", endpoint_url=endpoint, use_listings_cache=False)
+            fs = fsspec.filesystem("s3", endpoint_url=endpoint, use_listings_cache=False, config_kwargs=try_once)
             if not fs.exists("probe"):
                 fs.mkdir("probe")
             fs.pipe_file("probe/object", b"up")
             return
-        except OSError as not_yet:
+        except Exception as not_yet:  # botocore's are no OSError
             error = not_yet
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(0.05)

@@ -233,3 +233,8 @@ def test_a_broken_file_is_named(tmp_path):
         load_image(path)
     with pytest.raises(FileNotFoundError):
         load_image(tmp_path / "missing.jpg")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(broken()["png cut"])
+    for source in (cut, Image.open(cut)):
+        with pytest.raises(ImageError, match="decode_failed"):
+            load_image(source)

@@ -13,17 +13,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from tiny import save_local_models
+from ray.data._internal.logical.optimizers import get_execution_plan
 
-from proxyclip import pipeline
 from proxyclip.config import LabelOptions
+from proxyclip.dataset.manifest import ShardRange
 from proxyclip.dataset.masks import decode_confidence, decode_mask, reduce_confidence
 from proxyclip.dataset.shards import read_masks
 from proxyclip.dataset.store import Storage
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.pipeline import label
 from proxyclip.pipeline.cluster import cluster
-from proxyclip.pipeline.label import segmenter_config
+from proxyclip.pipeline.label import label_graph, segmenter_config
+from proxyclip.pipeline.source import ShardSource
+from proxyclip.pipeline.worker import WorkerConfig
+from proxyclip.pipeline.writer import WriteShards
 from proxyclip.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,11 +38,6 @@ def one_cluster():
     """One local cluster for all in-process runs; jobs started as commands have their own."""
     with cluster("local", verbose=False):
         yield
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    return save_local_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")
@@ -67,17 +65,15 @@ def corpus(tmp_path):
 
 
 @pytest.fixture
-def options(corpus, tmp_path, models, vocabulary_file):
-    clip, proxy = models
+def options(corpus, tmp_path, vocabulary_file):
     return LabelOptions(
         input=str(corpus),
         output=str(tmp_path / "out"),
         vocabulary=str(vocabulary_file),
-        clip=f"local-dir:{clip}",
-        proxy=f"local-dir:{proxy}",
-        short_side=64,
+        preset="demo",
+        short_side=56,
         crop=56,
-        stride=28,
+        stride=56,
         shard_size=3,
         threads=1,
     )
@@ -137,7 +133,7 @@ def test_class_stats_are_the_sums_of_the_masks(options):
 def test_a_second_run_does_nothing(options, monkeypatch):
     label(options)
     before = {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")}
-    monkeypatch.setattr(pipeline.label.__globals__["ray"], "data", None)
+    monkeypatch.setattr("proxyclip.pipeline.label._label_pending", None)
     assert label(options).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")} == before
 
@@ -146,7 +142,7 @@ def test_a_second_run_does_nothing(options, monkeypatch):
     ("change", "named"),
     [
         ({"ignore_below": 0.3}, "segmenter.decode.ignore_below"),
-        ({"stride": 14}, "segmenter.windows.stride"),
+        ({"stride": 28}, "segmenter.windows.stride"),
         ({"dtype": "bfloat16"}, "segmenter.model.dtype"),
         ({"confidence_stride": 2}, "confidence_stride"),
     ],
@@ -204,12 +200,19 @@ def test_output_inside_the_input_is_not_labelled(options, corpus):
     assert label(inside).images == 10
 
 
-def test_stages_are_not_fused(options):
-    """Reading, labelling and writing run side by side only while Ray keeps them apart."""
-    label(options)
-    graph = pipeline.label.__globals__["_graph"]
-    stats = str(graph)
-    assert stats
+def test_stages_run_side_by_side(options):
+    """Reading, labelling and writing overlap only while Ray does not fuse them into one operator."""
+    vocabulary = Vocabulary.load(options.vocabulary)
+    source = ShardSource(options.input, options.output, [ShardRange(0, (0,))])
+    worker = WorkerConfig(segmenter_config(options, vocabulary), options.output, "cpu", 1, 1, 4)
+    writer = WriteShards(options.output, vocabulary, 4)
+    graph = label_graph(source, worker, writer, 1, {"num_cpus": 1})
+    operators = []
+    operator = get_execution_plan(graph._logical_plan).dag
+    while operator.input_dependencies:
+        operators.append(operator.name)
+        (operator,) = operator.input_dependencies
+    assert len(operators) == 3, operators
 
 
 def _mixed(folder: Path) -> None:

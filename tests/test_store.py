@@ -63,6 +63,7 @@ def test_a_folder_lists_its_own_files_only(storage):
     assert list(storage.list("missing")) == []
     assert not storage.exists("a")
     assert not storage.exists("missing")
+    assert not storage.exists("c/below-a-file")
 
 
 def test_writing_replaces_and_changes_the_etag(storage):
@@ -151,10 +152,15 @@ def test_an_unknown_protocol_is_named():
 
 
 def test_credentials_are_never_shown():
-    uri = "s3://AKIA:secret@bucket/prefix?X-Amz-Signature=secret"
-    assert public_uri(uri) == "s3://bucket/prefix"
-    assert "secret" not in repr(Storage(uri))
+    assert public_uri("s3://AKIA:secret@bucket/prefix?X-Amz-Signature=secret") == "s3://bucket/prefix"
+    assert public_uri("abfs://container@account.dfs.core.windows.net/x?sig=1") == (
+        "abfs://container@account.dfs.core.windows.net/x"
+    )
     assert public_uri("/data/a?b@c") == "/data/a?b@c"
+    assert "secret" not in repr(Storage("s3://bucket/prefix?X-Amz-Signature=secret"))
+    with pytest.raises(ValueError, match="with a password in it") as caught:
+        Storage("s3://AKIA:secret@bucket/prefix")
+    assert "secret@" not in str(caught.value)
 
 
 def test_readers_on_disk_never_see_half_a_file(tmp_path, monkeypatch):

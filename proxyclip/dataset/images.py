@@ -6,11 +6,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxyclip.dataset.store import Storage, StorageError, public_uri
 from proxyclip.image import ImageError
 
-from .store import Storage, StorageError, public_uri
-
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+GONE = "no such file; it was removed after it was listed, or is a dead link"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,7 @@ def fetch_image(storage: Storage, uri: str) -> bytes:
     except StorageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(
-            "fetch_failed", "no such file; it was removed after it was listed, or is a dead link"
-        ) from error
+        raise ImageError("fetch_failed", GONE) from error
     except ValueError as error:
         raise ImageError("fetch_failed", "a name that leads out of the input") from error
     except OSError as error:

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .images import ImageRef
-from .schemas import CLASS_STATS, PLAN, parquet_bytes
-from .shards import committed_shards, read_commit, read_table
-from .store import Storage, public_uri
+from proxyclip.dataset.images import ImageRef
+from proxyclip.dataset.schemas import CLASS_STATS, PLAN, parquet_bytes
+from proxyclip.dataset.shards import committed_shards, read_commit, read_table
+from proxyclip.dataset.store import Storage, public_uri
 
 SCHEMA_VERSION = 1
 SHARDS_PER_PART = 1000
@@ -173,7 +173,7 @@ class Manifest:
     def plan_parts(self) -> list[PlanPart]:
         """The parts of the plan, in order. Reads the foot of each file, not its rows."""
         names = (re.fullmatch(r"plan/(\d{5,})\.parquet", entry.key) for entry in self.storage.list("plan"))
-        # Parts are made in order, so below the last one all are there, even if a listing that ran meanwhile missed some.
+        # Parts are made in order: below the last one all are there, whatever a listing made meanwhile has missed.
         parts = range(max((int(name[1]) for name in names if name), default=-1) + 1)
         with ThreadPoolExecutor(16) as pool:
             return list(pool.map(self._part_head, parts))

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .schemas import FAILURES, KINDS, MASKS, STATS, parquet_bytes
-from .store import Storage
+from proxyclip.dataset.schemas import FAILURES, KINDS, MASKS, STATS, parquet_bytes
+from proxyclip.dataset.store import Storage
 
 Stage = Literal["fetch", "decode", "segment"]
 

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 
-
 _TEMPORARY = ".proxyclip-tmp-"
 
 
@@ -50,6 +49,10 @@ class Storage:
         uri = self.uri.removeprefix("file://")
         if "://" not in uri:
             uri = os.path.abspath(os.path.expanduser(uri))  # noqa: PTH100, PTH111  (".." goes, links stay)
+        elif ":" in urlsplit(uri).netloc.rpartition("@")[0]:
+            raise ValueError(
+                f"storage: {public_uri(uri)!r} found with a password in it; leave it out and {_KEYS.lstrip('; ')}"
+            )
         elif not urlsplit(uri).netloc and not uri.startswith("memory:"):
             raise ValueError(f"storage: {public_uri(uri)!r} found, a bucket after '://' wanted.")
         object.__setattr__(self, "uri", uri if uri == "/" or uri.endswith("://") else uri.rstrip("/"))
@@ -87,7 +90,7 @@ class Storage:
         """Whether there is a file of this name; a folder is none."""
         try:
             self.stat(key)
-        except (FileNotFoundError, IsADirectoryError):
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return False
         return True
 
@@ -107,7 +110,10 @@ def public_uri(uri: str) -> str:
     if "://" not in uri:
         return uri
     parts = urlsplit(uri)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    user, _, place = parts.netloc.rpartition("@")
+    if parts.scheme in ("abfs", "abfss", "az") and user and ":" not in user:
+        place = parts.netloc  # on Azure that is the container
+    return urlunsplit((parts.scheme, place, parts.path, "", ""))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
     A bare `ray.init()` would attach to whatever cluster runs on this machine.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if not verbose:  # Ray's C++ core warns on every actor of Ray Data (ray#53727)
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     joined = ray.is_initialized()
     if not joined:
         local: dict[str, Any] = (

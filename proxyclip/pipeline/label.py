@@ -206,7 +206,8 @@ def _receipts(
     source = ShardSource(options.input, options.output, ranges)
     writer = WriteShards(options.output, read_vocabulary(manifest.storage), options.confidence_stride)
     dataset = label_graph(source, worker, writer, options.concurrency, resources)
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+    batches: Iterator[Any] = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+    for batch in batches:
         yield from batch.to_pylist()
 
 

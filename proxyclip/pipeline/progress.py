@@ -35,7 +35,8 @@ class RunProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._bar.stop()
+        if self._bar.console.is_terminal:
+            self._bar.stop()
 
     def add(self, labelled: int, failed: int) -> None:
         """Count the images of one shard, with a mask and without one."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from proxyclip.dataset.images import fetch_image, input_storage
+from proxyclip.dataset.images import GONE, fetch_image, input_storage
 from proxyclip.dataset.manifest import Manifest, ShardRange
 from proxyclip.dataset.store import Storage, StorageError
 from proxyclip.image import ImageError
@@ -70,6 +70,7 @@ def read_shards(input_uri: str, output_uri: str, shards: ShardRange) -> Iterator
             error = None
             try:
                 fetched = list(pool.map(partial(_fetch, images), uris))
+                _refuse_outage(fetched)
             except StorageError as problem:
                 uris, fetched, error = [], [], str(problem)
             row = {
@@ -80,6 +81,13 @@ def read_shards(input_uri: str, output_uri: str, shards: ShardRange) -> Iterator
                 "error": [error],
             }
             yield pa.table(row, schema=SHARD_SCHEMA)
+
+
+def _refuse_outage(fetched: list[tuple[bytes | None, str | None]]) -> None:
+    """Several images that all fail for one reason show a fault of access, which must not be recorded as theirs."""
+    reasons = {reason for _, reason in fetched}
+    if len(fetched) > 1 and len(reasons) == 1 and not reasons & {None, GONE}:
+        raise StorageError(f"none of the {len(fetched)} images of the shard could be read: {reasons.pop()}")
 
 
 def _fetch(images: Storage, uri: str) -> tuple[bytes | None, str | None]:
