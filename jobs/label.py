@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 import tyro
 
 from proxyclip.config import LabelOptions
-from proxyclip.pipeline import Summary, label
+
+if TYPE_CHECKING:
+    from proxyclip.pipeline.label import Summary
 
 
 def report(summary: Summary, options: LabelOptions) -> None:
@@ -29,6 +32,8 @@ def main() -> int:
     logging.basicConfig(format="%(levelname)s %(message)s")
     try:
         options = tyro.cli(LabelOptions)
+        from proxyclip.pipeline.label import label  # torch and ray take seconds that --help need not wait
+
         summary = label(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

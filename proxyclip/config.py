@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 # Raise when a change of the code changes masks made with an unchanged configuration.
 RECIPE_VERSION = 1
@@ -110,6 +112,11 @@ def fingerprint(recipe: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def _unset(default: str, metavar: str) -> Any:
+    """How --help shows an option whose default is found out later."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
 @dataclass(frozen=True)
 class LabelOptions:
     """Label every image under a prefix with the classes of a vocabulary.
@@ -126,54 +133,59 @@ class LabelOptions:
     vocabulary: str
     """Bundled name (voc21, ade20k, ...) or a .txt (one class per line, synonyms by "; "), .json or .yaml file."""
 
-    embeddings: str | None = None
+    embeddings: Annotated[str | None, _unset("made by CLIP's text tower", "FILE")] = None
     """Safetensors file with one text embedding per query of the vocabulary; replaces CLIP's text tower."""
     preset: str = "proxyclip-b16-dino-b8"
     """Named recipe: method, CLIP, proxy and settings; the options down to --dtype replace its parts."""
-    method: str | None = None
-    """How CLIP's last block mixes patches: proxyclip, clearclip, maskclip, clip. Default: the preset's."""
-    clip: str | None = None
-    """open_clip model, or local-dir:FOLDER. Default: the preset's."""
-    clip_pretrained: str | None = None
-    """Tag of open_clip's weights for --clip. Default: the preset's."""
-    clip_weights: str | None = None
-    """Local weights of CLIP. Default: downloaded by name."""
-    proxy: str | None = None
-    """dino-s8, dino-s16, dino-b8, dino-b16, a timm vision transformer, or local-dir:FOLDER. Default: the preset's."""
-    proxy_weights: str | None = None
-    """Local weights of the proxy. Default: downloaded by name."""
-    short_side: int | None = None
-    """Pixels of the short side after resizing. Default: the preset's."""
-    crop: int | None = None
-    """Pixels of a window's side; 0 takes the whole image. Default: the preset's."""
-    stride: int | None = None
-    """Pixels between windows. Default: the preset's."""
-    logit_scale: float | None = None
-    """Factor on the cosines before the softmax. Default: the preset's."""
-    background_threshold: float | None = None
-    """Probability below which a pixel is background. Default: the paper's for the preset and vocabulary, else 0."""
+    method: Annotated[str | None, _unset("the preset's", "STR")] = None
+    """How CLIP's last block mixes patches: proxyclip, clearclip, maskclip, clip."""
+    clip: Annotated[str | None, _unset("the preset's", "STR")] = None
+    """open_clip model, or local-dir:FOLDER."""
+    clip_pretrained: Annotated[str | None, _unset("the preset's", "STR")] = None
+    """Tag of open_clip's weights for --clip."""
+    clip_weights: Annotated[str | None, _unset("downloaded by name", "FILE")] = None
+    """Local weights of CLIP."""
+    proxy: Annotated[str | None, _unset("the preset's", "STR")] = None
+    """dino-s8, dino-s16, dino-b8, dino-b16, a timm vision transformer, or local-dir:FOLDER."""
+    proxy_weights: Annotated[str | None, _unset("downloaded by name", "FILE")] = None
+    """Local weights of the proxy."""
+    short_side: Annotated[int | None, _unset("the preset's", "INT")] = None
+    """Pixels of the short side after resizing."""
+    crop: Annotated[int | None, _unset("the preset's", "INT")] = None
+    """Pixels of a window's side; 0 takes the whole image."""
+    stride: Annotated[int | None, _unset("the preset's", "INT")] = None
+    """Pixels between windows."""
+    logit_scale: Annotated[float | None, _unset("the preset's", "FLOAT")] = None
+    """Factor on the cosines before the softmax."""
+    background_threshold: Annotated[float | None, _unset("the paper's for preset and vocabulary, else 0", "FLOAT")] = (
+        None
+    )
+    """Probability below which a pixel is background."""
     ignore_below: float = 0.0
     """Confidence below which a pixel is written as ignore (255, or 65535 above 255 classes)."""
     confidence_stride: int = 4
     """Confidence maps are written as means of blocks of this many pixels squared; 1 keeps every pixel."""
-    dtype: Dtype | None = None
-    """Precision of the networks. Default: that of the run to resume, else bfloat16 on GPUs, float32 on CPUs."""
+    dtype: Annotated[
+        Dtype | None,
+        _unset("the resumed run's, else bfloat16 on GPUs and float32 on CPUs", "{float32,bfloat16,float16}"),
+    ] = None
+    """Precision of the networks."""
 
     shard_size: int = 256
     """Images per shard, the unit of work and of recovery (fewer where they exceed 128 MiB)."""
     concurrency: int = 1
     """Actors that hold the networks and work side by side."""
-    num_gpus: float | None = None
-    """GPUs per actor; fractions let actors share one. Default: 1 where the cluster has GPUs, else 0."""
-    threads: int | None = None
-    """CPU threads of each actor. Default: this machine's cores divided by --concurrency."""
+    num_gpus: Annotated[float | None, _unset("1 where the cluster has GPUs, else 0", "FLOAT")] = None
+    """GPUs per actor; fractions let actors share one."""
+    threads: Annotated[int | None, _unset("this machine's cores / concurrency", "INT")] = None
+    """CPU threads of each actor."""
     batch_windows: int = 8
     """Windows that go through the networks together on a GPU; on a CPU they go one by one."""
-    max_failures: str | None = None
+    max_failures: Annotated[str | None, _unset("no limit", "COUNT|SHARE")] = None
     """Stop when more images than this cannot be read: a count (25) or a share of the corpus (5%, 0.05)."""
-    address: str | None = None
-    """Ray cluster to join. Default: RAY_ADDRESS, which `ray job submit` sets, else one started for this run."""
-    verbose: bool = False
+    address: Annotated[str | None, _unset("RAY_ADDRESS, which ray job submit sets, else one is started", "STR")] = None
+    """Ray cluster to join."""
+    verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"]), tyro.conf.FlagCreatePairsOff] = False
     """Show Ray's own logs and progress."""
 
     def __post_init__(self) -> None:

@@ -89,10 +89,22 @@ def label(options: LabelOptions) -> Summary:
             logger.warning("%d images changed since they were planned and keep their old masks.", plan.changed)
         errors: dict[int, str] = {}
         stopped = None
-        if manifest.pending():
+        if pending := manifest.pending():
             join()
             stopped = _label_pending(config, options, manifest, errors)
-    return _finish(manifest, options, errors, stopped)
+    totals = manifest.totals()
+    if totals.committed == totals.shards and (pending or not manifest.storage.exists("class_stats.parquet")):
+        manifest.write_class_stats()
+    return Summary(
+        images=totals.planned,
+        labelled=totals.labelled,
+        failed=totals.failed,
+        shards=totals.shards,
+        committed=totals.committed,
+        shard_errors=errors,
+        stopped=stopped,
+        failures_allowed=options.max_failures is not None,
+    )
 
 
 def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> SegmenterConfig:
@@ -228,20 +240,4 @@ def label_graph(
             **resources,
         )
         .map_batches(writer, batch_size=None, batch_format="pyarrow", num_cpus=0.25)
-    )
-
-
-def _finish(manifest: Manifest, options: LabelOptions, errors: dict[int, str], stopped: str | None) -> Summary:
-    totals = manifest.totals()
-    if totals.committed == totals.shards:
-        manifest.write_class_stats()
-    return Summary(
-        images=totals.planned,
-        labelled=totals.labelled,
-        failed=totals.failed,
-        shards=totals.shards,
-        committed=totals.committed,
-        shard_errors=errors,
-        stopped=stopped,
-        failures_allowed=options.max_failures is not None,
     )
