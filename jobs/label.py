@@ -38,6 +38,9 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Interrupted. What is done is kept; the same command goes on.", file=sys.stderr)
+        return 130
     report(summary, options)
     return summary.exit_code
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from reference import load_module
+from safetensors.numpy import save_file
 
 from proxyclip.config import LabelOptions
 from proxyclip.dataset.manifest import ShardRange
@@ -317,6 +318,13 @@ def test_a_run_that_cannot_start_says_why(options, change, message, main, capsys
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+    assert not Path(options.output).exists()
+
+
+def test_embeddings_of_another_clip_are_refused_before_the_run(options, tmp_path):
+    save_file({"embeddings": np.eye(5, 7, dtype=np.float32)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="7 wide, CLIP's text space is 64"):
+        label(dataclasses.replace(options, embeddings=str(tmp_path / "other.safetensors")))
     assert not Path(options.output).exists()
 
 

@@ -49,6 +49,13 @@ def weight_hashes(config: ModelConfig) -> dict[str, str]:
     return hashes
 
 
+def clip_embed_dim(config: ModelConfig) -> int:
+    """Width of the text space of a configuration's CLIP, from its architecture alone."""
+    if config.clip.startswith(LOCAL_DIR):
+        return int(_read_json(_architecture_file(_clip_file(config).parent))["model_cfg"]["embed_dim"])
+    return int(open_clip.get_model_config(config.clip)["embed_dim"])
+
+
 def load_clip(config: ModelConfig) -> ClipEncoder:
     """The CLIP of a configuration, in float32 on the CPU."""
     path = _clip_file(config)

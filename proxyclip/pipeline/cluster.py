@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,25 +20,41 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
     A bare `ray.init()` would attach to whatever cluster runs on this machine.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if not verbose:  # Ray's C++ core warns on every actor of Ray Data (ray#53727)
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     joined = ray.is_initialized()
     if not joined:
         local: dict[str, Any] = (
             {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
         )
-        ray.init(
-            address=address,
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-            configure_logging=True,
-            **local,
-        )
+        with contextlib.nullcontext() if verbose else _quiet_core():
+            ray.init(
+                address=address,
+                log_to_driver=verbose,
+                logging_level=logging.INFO if verbose else logging.ERROR,
+                **local,
+            )
     try:
         yield
     finally:
         if not joined:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _quiet_core() -> Iterator[None]:
+    """Keep Ray's C++ core off this terminal; its logs stay in the session's folder.
+
+    It warns of every actor of Ray Data (ray#53727), and while it starts it says that it was told not to.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def configure_data(*, verbose: bool) -> None:

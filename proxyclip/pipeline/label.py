@@ -19,9 +19,9 @@ from proxyclip.dataset.images import list_images
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.store import Storage
 from proxyclip.models.attention import METHODS
-from proxyclip.models.weights import LOCAL_DIR, weight_hashes
+from proxyclip.models.weights import LOCAL_DIR, clip_embed_dim, weight_hashes
 from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus
-from proxyclip.pipeline.prepare import read_vocabulary, write_text_embeddings, write_vocabulary
+from proxyclip.pipeline.prepare import EMBEDDINGS_KEY, read_vocabulary, write_text_embeddings, write_vocabulary
 from proxyclip.pipeline.progress import RunProgress
 from proxyclip.pipeline.source import ShardSource
 from proxyclip.pipeline.worker import LabelShards, WorkerConfig
@@ -73,6 +73,11 @@ def label(options: LabelOptions) -> Summary:
     vocabulary = Vocabulary.load(options.vocabulary, options.embeddings)
     config = segmenter_config(options, vocabulary)
     hashes = weight_hashes(config.model)
+    if vocabulary.embeddings is not None and vocabulary.embeddings.shape[1] != clip_embed_dim(config.model):
+        raise ValueError(
+            f"--embeddings {options.embeddings}: rows are {vocabulary.embeddings.shape[1]} wide, CLIP's text space is "
+            f"{clip_embed_dim(config.model)}; embeddings belong to the CLIP that made them."
+        )
     manifest = Manifest(Storage(options.output))
     listing = list_images(options.input, exclude=options.output)
     with contextlib.ExitStack() as session:
@@ -191,8 +196,9 @@ def _label_pending(
         options.batch_windows,
         options.confidence_stride,
     )
-    prepare = ray.remote(write_text_embeddings).options(**resources)
-    ray.get(prepare.remote(manifest.storage, config.model, device))
+    if not manifest.storage.exists(EMBEDDINGS_KEY):
+        embed = ray.remote(write_text_embeddings).options(**resources)
+        ray.get(embed.remote(manifest.storage, config.model, device))
 
     committed = manifest.totals()
     allowed = allowed_failures(options.max_failures, committed.planned)

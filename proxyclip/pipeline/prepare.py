@@ -25,9 +25,7 @@ def write_vocabulary(output: Storage, vocabulary: Vocabulary) -> None:
 
 
 def write_text_embeddings(output: Storage, model: ModelConfig, device: str) -> None:
-    """Embed the queries of the output's vocabulary with CLIP's text tower, unless that was done."""
-    if output.exists(EMBEDDINGS_KEY):
-        return
+    """Embed the queries of the output's vocabulary with CLIP's text tower."""
     vocabulary = Vocabulary.from_json(json.loads(output.read(VOCABULARY_KEY)))
     clip = load_clip(model).to(device)
     output.create(EMBEDDINGS_KEY, save({"embeddings": cached_embeddings(clip, vocabulary.queries)}))
