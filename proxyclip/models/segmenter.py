@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from proxyclip.config import DecodeConfig, SegmenterConfig
+from proxyclip.config import DecodeConfig, Dtype, SegmenterConfig
 from proxyclip.image import load_image, resize_image
 from proxyclip.models.attention import METHODS, proxy_attention, resize_values
 from proxyclip.models.clip import ClipEncoder
@@ -120,11 +120,18 @@ class Segmenter:
         return cls(load_clip(config.model), load_proxy(config.model) if needs_proxy else None, config, **kwargs)
 
     @classmethod
-    def from_preset(cls, name: str, **kwargs: Any) -> Segmenter:
-        """Load a named recipe of `proxyclip.presets`; `kwargs` as in the constructor."""
+    def from_preset(cls, name: str, *, dtype: Dtype | None = None, **kwargs: Any) -> Segmenter:
+        """Load a named recipe of `proxyclip.presets`; `kwargs` as in the constructor.
+
+        dtype: precision of the networks; by default bfloat16 on a GPU and float32 on a CPU, as in the job.
+        """
         from proxyclip.presets import preset
 
-        return cls.from_config(preset(name).config, **kwargs)
+        config = preset(name).config
+        dtype = dtype or ("float32" if torch.device(kwargs.get("device", "cpu")).type == "cpu" else "bfloat16")
+        return cls.from_config(
+            dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype)), **kwargs
+        )
 
     def predict(self, image: ImageSource, vocabulary: Vocabulary) -> Segmentation:
         """Label one image: a path, encoded bytes, a PIL image or an RGB uint8 array (H, W, 3)."""

@@ -1,0 +1,95 @@
+"""The attention of every method: proper weights, whatever the features."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from proxyclip.models.attention import METHODS, proxy_attention, resize_values
+
+OWN = {name: method.attention for name, method in METHODS.items() if method.attention is not None}
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_equations_with_the_mean_over_all_similarities():
+    features = randn(2, 50, 16) + 1.5
+    weights = proxy_attention(features, beta=1.2, gamma=3.0)
+    unit = F.normalize(features.double(), dim=-1)
+    similarity = unit @ unit.transpose(1, 2)
+    logits = 3.0 * (similarity - 1.2 * similarity.mean(dim=(1, 2), keepdim=True))
+    plain = logits.masked_fill(logits < 0, -math.inf).softmax(dim=-1)
+    assert 0.05 < (plain == 0).double().mean() < 0.95
+    torch.testing.assert_close(weights.double(), plain, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("beta", [0.0, 1.2, 50.0])
+def test_rows_sum_to_one(beta, scale):
+    weights = proxy_attention(scale * (randn(3, 40, 8) + 0.5), beta=beta, gamma=3.0)
+    assert weights.dtype == torch.float32
+    assert (weights >= 0).all()
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(3, 40))
+
+
+def test_a_row_never_loses_its_diagonal():
+    weights = proxy_attention(randn(1, 30, 8) + 3, beta=1000.0, gamma=3.0)
+    torch.testing.assert_close(weights[0], torch.eye(30))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.0])
+@pytest.mark.parametrize("beta", [0.5, 1.2])
+def test_flat_features_treat_all_patches_alike(value, beta):
+    weights = proxy_attention(torch.full((2, 25, 6), value), beta=beta, gamma=3.0)
+    assert torch.isfinite(weights).all()
+    keeps_others = beta < 1 or value == 0  # zero vectors are similar to nothing, not even on the mean
+    expected = torch.full((25, 25), 1 / 25) if keeps_others else torch.eye(25)
+    torch.testing.assert_close(weights, expected.expand(2, -1, -1))
+
+
+def test_nearly_flat_features_stay_finite():
+    weights = proxy_attention(1 + 1e-4 * randn(1, 64, 12), beta=1.2, gamma=3.0)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(1, 64))
+
+
+def test_a_window_is_the_same_alone_and_in_a_batch():
+    alone, other = randn(1, 40, 8) + 0.5, randn(1, 40, 8, seed=1) - 2
+    together = proxy_attention(torch.cat([other, alone]), beta=1.2, gamma=3.0)[1:]
+    torch.testing.assert_close(together, proxy_attention(alone, beta=1.2, gamma=3.0), rtol=0, atol=1e-6)
+
+
+def test_a_single_patch_attends_to_itself():
+    torch.testing.assert_close(proxy_attention(randn(1, 1, 8), beta=1.2, gamma=3.0), torch.ones(1, 1, 1))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_attention_sums_to_one(name):
+    weights = OWN[name](5 * randn(2, 3, 11, 8), 5 * randn(2, 3, 11, 8, seed=1))
+    assert weights.shape == (2, 3, 11, 11)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 3, 11))
+
+
+def test_own_attention_by_hand():
+    q, k = torch.tensor([[[[2.0, 0.0], [0.0, 1.0]]]]), torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]])
+    s = 1 / math.sqrt(2)
+    torch.testing.assert_close(OWN["clip"](q, k)[0, 0], torch.tensor([[0, 2 * s], [s, 0]]).softmax(-1))
+    torch.testing.assert_close(OWN["clearclip"](q, k)[0, 0], torch.tensor([[4 * s, 0], [0, s]]).softmax(-1))
+    torch.testing.assert_close(OWN["maskclip"](q, k)[0, 0], torch.eye(2))
+
+
+def test_values_on_an_equal_grid_stay_as_they_are():
+    values = randn(2, 12, 5)
+    assert torch.equal(resize_values(values, (3, 4), (3, 4)), values)
+
+
+def test_values_are_resized_row_major():
+    rows, columns = torch.meshgrid(torch.arange(2.0), torch.arange(3.0), indexing="ij")
+    values = torch.stack([rows.flatten(), columns.flatten()], dim=1)[None]  # (1, 6, 2)
+    resized = resize_values(values, (2, 3), (4, 9)).unflatten(1, (4, 9))[0]
+    torch.testing.assert_close(resized[:, 4, 0], torch.tensor([0, 0.25, 0.75, 1]))
+    torch.testing.assert_close(resized[1, :, 1], torch.tensor([0, 0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2, 2]))

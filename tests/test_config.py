@@ -1,0 +1,147 @@
+"""The fingerprint knows every field that changes a mask; values that make no sense are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from proxyclip.config import (
+    DecodeConfig,
+    LabelOptions,
+    ModelConfig,
+    SegmenterConfig,
+    WindowConfig,
+    allowed_failures,
+    fingerprint,
+    recipe_fields,
+)
+
+# Another value for every field, and whether it changes a mask. A new field must take its place here.
+OTHER_VALUES = {
+    "model.method": ("clearclip", True),
+    "model.clip": ("ViT-L-14-quickgelu", True),
+    "model.clip_pretrained": ("dfn2b", True),
+    "model.clip_weights": ("elsewhere.safetensors", False),
+    "model.proxy": ("dino-s16", True),
+    "model.proxy_weights": ("elsewhere.pth", False),
+    "model.beta": (1.3, True),
+    "model.gamma": (4.0, True),
+    "model.dtype": ("bfloat16", True),
+    "windows.short_side": (448, True),
+    "windows.long_side": (1024, True),
+    "windows.crop": (224, True),
+    "windows.stride": (56, True),
+    "windows.pad_multiple": (16, True),
+    "decode.logit_scale": (50.0, True),
+    "decode.background_threshold": (0.1, True),
+    "decode.ignore_below": (0.1, True),
+}
+
+
+def field_names():
+    parts = {part.name: getattr(SegmenterConfig(), part.name) for part in dataclasses.fields(SegmenterConfig)}
+    return [f"{part}.{field.name}" for part, config in parts.items() for field in dataclasses.fields(config)]
+
+
+def changed(name, value):
+    part, field = name.split(".")
+    config = SegmenterConfig()
+    return dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **{field: value})})
+
+
+def test_every_field_has_declared_whether_it_changes_a_mask():
+    assert set(field_names()) == set(OTHER_VALUES)
+
+
+@pytest.mark.parametrize("name", field_names())
+def test_the_fingerprint_changes_with_the_fields_that_change_a_mask(name):
+    value, changes_mask = OTHER_VALUES[name]
+    other = changed(name, value)
+    assert other != SegmenterConfig()
+    differs = fingerprint(recipe_fields(other)) != fingerprint(recipe_fields(SegmenterConfig()))
+    assert differs == changes_mask
+
+
+def test_the_fingerprint_is_the_same_in_every_order_and_process():
+    recipe = {"b": 1, "a": {"d": [1, 2], "c": "ü"}}
+    assert fingerprint(recipe) == fingerprint({"a": {"c": "ü", "d": [1, 2]}, "b": 1})
+    assert fingerprint(recipe) == "71b1f5d39d7ac9d16da4a8d25ad6cfb5b10ac3a22c8a4c0fbbea2f5a5ba1e9d1"
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "message"),
+    [
+        (WindowConfig, {"short_side": 0}, "windows.short_side must be at least 1 pixel, found 0"),
+        (WindowConfig, {"long_side": -5}, "windows.long_side"),
+        (WindowConfig, {"stride": 0}, "windows.stride"),
+        (WindowConfig, {"pad_multiple": 0}, "windows.pad_multiple"),
+        (WindowConfig, {"crop": -1}, "windows.crop"),
+        (WindowConfig, {"crop": 100, "stride": 101}, "pixels between windows"),
+        (DecodeConfig, {"logit_scale": 0.0}, "decode.logit_scale"),
+        (DecodeConfig, {"logit_scale": float("nan")}, "decode.logit_scale"),
+        (DecodeConfig, {"background_threshold": 1.01}, "decode.background_threshold"),
+        (DecodeConfig, {"background_threshold": float("nan")}, "decode.background_threshold"),
+        (DecodeConfig, {"ignore_below": -0.1}, "decode.ignore_below"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(config, values, message):
+    with pytest.raises(ValueError, match=message):
+        config(**values)
+
+
+def test_the_edges_of_what_makes_sense_are_allowed():
+    WindowConfig(crop=0, stride=500)
+    WindowConfig(crop=100, stride=100)
+    DecodeConfig(background_threshold=0, ignore_below=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"shard_size": 0}, "--shard-size must be at least 1, found 0"),
+        ({"concurrency": 0}, "--concurrency"),
+        ({"batch_windows": 0}, "--batch-windows"),
+        ({"confidence_stride": 0}, "--confidence-stride"),
+        ({"threads": 0}, "--threads"),
+        ({"num_gpus": -0.5}, "--num-gpus"),
+        ({"num_gpus": 1.5}, "--num-gpus"),
+        ({"max_failures": "many"}, "--max-failures"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        LabelOptions(input="in", output="out", vocabulary="voc21", **values)
+
+
+@pytest.mark.parametrize("num_gpus", [None, 0, 0.25, 1, 2])
+def test_gpus_are_a_fraction_or_whole(num_gpus):
+    assert LabelOptions(input="in", output="out", vocabulary="voc21", num_gpus=num_gpus).num_gpus == num_gpus
+
+
+@pytest.mark.parametrize(
+    ("limit", "num_images", "allowed"),
+    [
+        (None, 1000, None),
+        ("0", 1000, 0),
+        (" 25 ", 1000, 25),
+        ("25", 10, 25),
+        ("5%", 1000, 50),
+        ("0.05", 1000, 50),
+        ("0%", 1000, 0),
+        ("100%", 1000, 1000),
+        ("1.0", 1000, 1000),
+        ("0.5%", 1000, 5),
+        ("5%", 19, 0),
+        ("29%", 100, 29),
+        ("0.57", 100, 57),
+    ],
+)
+def test_allowed_failures_are_a_count_or_a_share(limit, num_images, allowed):
+    assert allowed_failures(limit, num_images) == allowed
+
+
+@pytest.mark.parametrize("limit", ["", "%", "-1", "-5%", "101%", "1.5", "nan%", "inf%", "five", "5 images"])
+def test_other_limits_of_failures_are_refused(limit):
+    with pytest.raises(ValueError, match="a count \\(25\\) or a share"):
+        allowed_failures(limit, 100)
