@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
+from tiny import LargestTensor
 
 from proxyclip.config import WindowConfig
 from proxyclip.models import decode
@@ -101,20 +101,7 @@ def test_synonyms_split_the_mass_of_their_class():
     torch.testing.assert_close(twice.confidence[first], expected, rtol=0, atol=1e-5)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the number of elements of the largest tensor that any operation returns."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self.numel = max(self.numel, tensor.numel())
-        return out
-
-
-@pytest.mark.parametrize("image_hw", [(120, 160), (300, 40), (16, 24)], ids=str)
+@pytest.mark.parametrize("image_hw", [(120, 160), (300, 40), (16, 24), (9, 12)], ids=str)
 def test_queries_times_pixels_are_never_held(image_hw, monkeypatch):
     monkeypatch.setattr(decode, "LOGITS_AT_ONCE", 50_000)
     case = random_case(image_hw, [1, 2, 3] * 200)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import LargestTensor
 
 from proxyclip.config import WindowConfig
 from proxyclip.models.windows import cut_windows, plan_windows, resized_hw, stitch_matrix
@@ -149,3 +150,11 @@ def test_stitching_and_text_projection_commute():
         return torch.einsum("...chw,qc->...qhw", maps, text)
 
     torch.testing.assert_close(project(stitch(features, plan)), stitch(project(features), plan), rtol=0, atol=1e-4)
+
+
+def test_a_very_long_image_takes_memory_in_proportion():
+    """No matrix of all pixels by all resized pixels on the way: an image may be 60 000 pixels long, or more."""
+    axis = plan_windows((20_000, 1), PAPER).y
+    with LargestTensor() as largest:
+        matrix = stitch_matrix(axis, 42, whole=False)
+    assert matrix.numel() <= largest.numel <= 2 * matrix.numel()

@@ -1,4 +1,4 @@
-"""Tiny networks with seeded random weights, in memory and as `local-dir:` folders, and small images."""
+"""Tiny networks with seeded random weights, in memory and as folders; small images; a measure of memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from proxyclip.config import SegmenterConfig, WindowConfig
 from proxyclip.models.segmenter import Segmenter
@@ -84,6 +85,20 @@ def random_vocabulary(num_classes: int, seed: int = 0, **changes: Any) -> Vocabu
     embeddings = np.random.default_rng(seed).standard_normal((num_classes, EMBED_DIM)).astype(np.float32)
     names = [f"class {index}" for index in range(num_classes)]
     return Vocabulary.from_names(names, **changes).with_embeddings(embeddings)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the number of elements of the largest tensor that any operation returns."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                stored = tensor.untyped_storage().nbytes() // tensor.element_size()  # less for expanded views
+                self.numel = max(self.numel, min(tensor.numel(), stored))
+        return out
 
 
 def save_local_models(folder: Path) -> tuple[Path, Path]:

@@ -1,0 +1,84 @@
+"""Presets are complete, and say what the paper says."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+
+from proxyclip.models.attention import METHODS
+from proxyclip.models.vfm import VFMS
+from proxyclip.models.weights import LOCAL_DIR, weight_files
+from proxyclip.presets import PRESETS, preset
+from proxyclip.vocabulary import Vocabulary, bundled_names
+
+NAMED = [name for name in PRESETS if name != "demo"]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_presets_name_what_exists(name):
+    chosen = preset(name)
+    model = chosen.config.model
+    assert model.method in METHODS
+    assert model.proxy in VFMS
+    assert model.clip_pretrained in open_clip.list_pretrained_tags_by_model(model.clip)
+    assert chosen.licences["proxy"] == VFMS[model.proxy].licence
+    assert chosen.licences.keys() == {"clip", "proxy"}
+    assert all(chosen.licences.values())
+    for vocabulary in (*chosen.published_miou, *chosen.background_thresholds):
+        assert vocabulary in bundled_names()
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_papers_settings(name):
+    config = preset(name).config
+    assert (config.model.beta, config.model.gamma) == (1.2, 3.0)
+    assert (config.windows.short_side, config.windows.crop, config.windows.stride) == (336, 336, 112)
+    assert config.decode.logit_scale == 40.0
+
+
+def test_background_thresholds_are_for_vocabularies_with_a_background():
+    thresholds = preset("proxyclip-b16-dino-b8").background_thresholds
+    assert thresholds == {"voc21": 0.2, "context60": 0.15, "coco_object": 0.25}
+    for name in thresholds:
+        assert Vocabulary.from_name(name).background is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "vocabulary", "miou"),
+    [
+        ("proxyclip-b16-dino-b8", "voc21", 61.3),
+        ("proxyclip-b16-dino-b8", "ade20k", 20.2),
+        ("proxyclip-b16-dino-b8", "coco_stuff", 26.5),
+        ("proxyclip-b16-dino-b16", "voc21", 59.1),
+        ("proxyclip-b16-dino-b16", "cityscapes", 38.1),
+        ("proxyclip-h14-dino-b8", "voc21", 65.0),
+        ("proxyclip-h14-dino-b8", "voc20", 83.3),
+    ],
+)
+def test_the_papers_figures(name, vocabulary, miou):
+    published = preset(name).published_miou
+    assert published[vocabulary] == miou
+    assert len(published) == 8
+
+
+def test_what_the_paper_does_not_report_has_no_figure():
+    assert preset("proxyclip-l14-dino-s16").published_miou == {}
+
+
+def test_the_demo_needs_no_network():
+    model = preset("demo").config.model
+    assert model.clip.startswith(LOCAL_DIR)
+    assert all(path.is_file() for path in weight_files(model).values())
+
+
+@pytest.mark.parametrize("near", ["proxyclip-b16-dino-b9", "proxyclip_b16_dino_b8", "Demo"])
+def test_an_unknown_name_suggests_the_nearest(near):
+    meant = "demo" if near == "Demo" else "proxyclip-b16-dino-b8"
+    with pytest.raises(ValueError, match=rf"Unknown preset '{near}'\. Did you mean '{meant}'\? Presets: ") as error:
+        preset(near)
+    assert all(name in str(error.value) for name in PRESETS)
+
+
+def test_a_name_like_none_gets_the_list_alone():
+    with pytest.raises(ValueError, match=r"Unknown preset 'zzz'\. Presets: proxyclip-b16"):
+        preset("zzz")
