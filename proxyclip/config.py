@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from fractions import Fraction
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -35,13 +37,17 @@ class ModelConfig:
 
     method: str = "proxyclip"
     clip: str = "ViT-B-16-quickgelu"
-    clip_pretrained: str = "openai"
+    clip_pretrained: str = _no_mask_change("openai")
     clip_weights: str | None = _no_mask_change(None)
     proxy: str | None = "dino-b8"
     proxy_weights: str | None = _no_mask_change(None)
     beta: float = 1.2
     gamma: float = 3.0
     dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in get_args(Dtype):
+            raise ValueError(f"model.dtype is one of {', '.join(get_args(Dtype))}, found {self.dtype!r}.")
 
 
 @dataclass(frozen=True)
@@ -81,8 +87,8 @@ class DecodeConfig:
     ignore_below: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.logit_scale > 0:
-            raise ValueError(f"decode.logit_scale must be positive, found {self.logit_scale}.")
+        if not 0 < self.logit_scale < math.inf:
+            raise ValueError(f"decode.logit_scale must be positive and finite, found {self.logit_scale}.")
         for name in ("background_threshold", "ignore_below"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"decode.{name} is a probability from 0 to 1, found {getattr(self, name)}.")
@@ -206,7 +212,7 @@ def allowed_failures(limit: str | None, num_images: int) -> int | None:
     text = limit.strip()
     try:
         if text.endswith("%") or "." in text:
-            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+            share = Fraction(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
             if 0 <= share <= 1:
                 return int(share * num_images)
         elif int(text) >= 0:

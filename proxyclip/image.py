@@ -22,6 +22,9 @@ Status = Literal["empty", "decode_failed", "too_large", "fetch_failed"]
 # Where Pillow's own guard raises, so that nothing below our limit is refused by it. 12000 x 9000 passes.
 MAX_PIXELS = 178_956_970
 
+# JPEG's longest side. Work on an image grows with its sides, not only with its area.
+MAX_SIDE = 65_535
+
 _OPENERS: dict[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     b"\xff\xd8\xff": JpegImageFile,
     b"\x89PNG\r\n\x1a\n": PngImageFile,
@@ -102,6 +105,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         # Not Image.open: its limit on pixels is a global of the process, ours is an argument.
         with opener(io.BytesIO(data)) as image:
             width, height = image.size
+            if max(width, height) > MAX_SIDE:
+                raise ImageError("too_large", f"{width} x {height} pixels, a side longer than {MAX_SIDE}")
             if width * height > max_pixels:
                 raise ImageError("too_large", f"{width} x {height} pixels, more than the limit of {max_pixels}")
             image.load()

@@ -57,7 +57,7 @@ def test_decoding_equals_the_plain_way(name, at_once, monkeypatch):
     assert torch.equal(decoded.winner[clear], winner[clear])
     torch.testing.assert_close(decoded.confidence, confidence, rtol=0, atol=1e-5)
     torch.testing.assert_close(decoded.margin, margin, rtol=0, atol=1e-5)
-    assert decoded.winner.dtype == torch.int64
+    assert decoded.winner.dtype == torch.int32
     assert len(CLASSES[name]) == 1 or decoded.winner.unique().numel() > 1
 
 

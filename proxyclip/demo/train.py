@@ -63,9 +63,9 @@ class TrainConfig:
     part: str = "both"  # clip, proxy, or both
     pool: Path | None = None  # keeps the drawn scenes in this .npz file, for the next run
     scenes: int = 3000
-    clip_steps: int = 2600
+    clip_steps: int = 1300
     clip_batch: int = 64
-    proxy_steps: int = 2200
+    proxy_steps: int = 1300
     proxy_batch: int = 16
     lr: float = 1.5e-3
     seed: int = 0

@@ -79,3 +79,10 @@ METHODS: dict[str, Method] = {
     "clearclip": Method(query_query),
     "proxyclip": Method(None),
 }
+
+
+def method_named(name: str) -> Method:
+    """The method of a name, or ValueError that lists the names."""
+    if name not in METHODS:
+        raise ValueError(f"Unknown method {name!r}; known: {', '.join(METHODS)}.")
+    return METHODS[name]

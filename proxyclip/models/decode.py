@@ -16,7 +16,7 @@ LOGITS_AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class Decoded:
-    """Per pixel of the original image: the winning class (H, W) int64, its probability, and the lead over
+    """Per pixel of the original image: the winning class (H, W) int32, its probability, and the lead over
     the second class, both (H, W) float32."""
 
     winner: Tensor
@@ -39,15 +39,19 @@ def decode_features(
     Labels are taken after upsampling. Ties go to the class that comes first.
     """
     grid, to_y, to_x = _stitching(features, plan)
-    chunks = list(_class_chunks(query_class, LOGITS_AT_ONCE // (to_x.shape[0] * to_y.shape[0])))
+    height, width = to_y.shape[0], to_x.shape[0]
+    pixels = max(height, to_y.shape[1]) * max(width, to_x.shape[1])  # the grid has more patches than a tiny image
+    chunks = list(_class_chunks(query_class, LOGITS_AT_ONCE // pixels))
     largest = max(stop - start for start, stop, _, _ in chunks)
-    strip = max(LOGITS_AT_ONCE // (to_x.shape[0] * largest), 1)
-    parts = []
-    for top in range(0, to_y.shape[0], strip):
-        parts.append(
-            _decode_strip(grid, to_y[top : top + strip], to_x, text_embeddings, query_class, chunks, logit_scale)
+    rows_at_once = max(LOGITS_AT_ONCE // (width * largest), 1)
+    winner = torch.empty(height, width, dtype=torch.int32, device=grid.device)
+    confidence = torch.empty(height, width, device=grid.device)
+    margin = torch.empty_like(confidence)
+    for top in range(0, height, rows_at_once):
+        rows = slice(top, top + rows_at_once)
+        winner[rows], confidence[rows], margin[rows] = _decode_strip(
+            grid, to_y[rows], to_x, text_embeddings, query_class, chunks, logit_scale
         )
-    winner, confidence, margin = (torch.cat(part) for part in zip(*parts, strict=True))
     return Decoded(winner, confidence, margin)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from proxyclip.config import DecodeConfig, Dtype, SegmenterConfig
 from proxyclip.image import load_image, resize_image
-from proxyclip.models.attention import METHODS, proxy_attention, resize_values
+from proxyclip.models.attention import method_named, proxy_attention, resize_values
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.decode import decode_features, dense_logits
 from proxyclip.models.text import cached_embeddings
@@ -72,7 +72,8 @@ class Segmentation:
         """The image under its coloured labels."""
         if self.image is None:
             raise ValueError("This Segmentation carries no image; use Segmenter.predict, or decode(..., image=image).")
-        return overlay(self.image, self.mask, self.vocabulary.colours, alpha=alpha)
+        ignore = ignore_label(self.vocabulary.num_classes)
+        return overlay(self.image, self.mask, self.vocabulary.colours, alpha=alpha, ignore=ignore)
 
 
 class Segmenter:
@@ -94,11 +95,9 @@ class Segmenter:
     ) -> None:
         self.config = config or SegmenterConfig()
         model = self.config.model
-        if model.method not in METHODS:
-            raise ValueError(f"Unknown method {model.method!r}; known: {', '.join(METHODS)}.")
         if batch_windows < 1:
             raise ValueError(f"batch_windows must be at least 1, found {batch_windows}.")
-        self.method = METHODS[model.method]
+        self.method = method_named(model.method)
         self.device = torch.device(device)
         self.windows_at_once = _windows_at_once(self.device, batch_windows)
         self.clip = (clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip)).to(self.device)
@@ -116,7 +115,7 @@ class Segmenter:
         """Load the networks that a configuration names; `kwargs` as in the constructor."""
         from proxyclip.models.weights import load_clip, load_proxy
 
-        needs_proxy = config.model.method not in METHODS or METHODS[config.model.method].attention is None
+        needs_proxy = method_named(config.model.method).attention is None
         return cls(load_clip(config.model), load_proxy(config.model) if needs_proxy else None, config, **kwargs)
 
     @classmethod
@@ -222,7 +221,8 @@ class Segmenter:
 
     def _windows(self, resized: np.ndarray, plan: WindowPlan) -> Tensor:
         """(num_windows, 3, h, w) float32 in [0, 1], padded with CLIP's mean colour."""
-        image = torch.from_numpy(resized).to(self.device).permute(2, 0, 1).float() / 255
+        writable = np.require(resized, requirements=("C", "W"))  # torch refuses flipped and read-only views
+        image = torch.from_numpy(writable).to(self.device).permute(2, 0, 1).float() / 255
         return cut_windows(image, plan, torch.tensor(self.clip.mean, device=self.device))
 
     def _encode_windows(self, windows: Tensor) -> Tensor:

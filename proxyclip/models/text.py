@@ -38,10 +38,10 @@ def cached_embeddings(clip: ClipEncoder, queries: Sequence[str], folder: Path | 
     """`embed_queries`, kept in `folder` (default: proxyclip/text in the user's cache) by model and queries."""
     folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proxyclip" / "text"
     path = folder / f"{_cache_key(clip, queries)}.safetensors"
-    with contextlib.suppress(FileNotFoundError, SafetensorError):
+    with contextlib.suppress(OSError, SafetensorError):
         return load_file(path)["embeddings"]
     embeddings = embed_queries(clip, queries)
-    with contextlib.suppress(OSError):  # a read-only home costs the cache, not the run
+    with contextlib.suppress(OSError, SafetensorError):  # a read-only home costs the cache, not the run
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         save_file({"embeddings": embeddings}, partial)
@@ -50,9 +50,14 @@ def cached_embeddings(clip: ClipEncoder, queries: Sequence[str], folder: Path | 
 
 
 def _cache_key(clip: ClipEncoder, queries: Sequence[str]) -> str:
+    """Hash of all that decides an embedding: the tokens of its prompts, the text tower's shape and its weights."""
     digest = hashlib.sha256()
-    for text in (*IMAGENET_TEMPLATES, *queries):
-        digest.update(text.encode() + b"\0")
+    for query in queries:
+        digest.update(clip.tokenizer([template.format(query) for template in IMAGENET_TEMPLATES]).numpy().tobytes())
+    for name, child in clip.model.named_children():
+        if name != "visual":
+            heads = [module.num_heads for module in child.modules() if hasattr(module, "num_heads")]
+            digest.update(f"{name} {child!r} {heads}".encode())
     for name, value in sorted(clip.model.state_dict().items()):
         if not name.startswith("visual."):
             digest.update(f"{name}{tuple(value.shape)}".encode())

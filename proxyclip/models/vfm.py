@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -48,10 +49,15 @@ class TimmProxy(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(model, VisionTransformer) or model.pos_embed is None:
+        if (
+            not isinstance(model, VisionTransformer)
+            or model.pos_embed is None
+            or hasattr(model, "dist_token")
+            or not isinstance(model.patch_embed, PatchEmbed)
+        ):
             raise ValueError(
                 f"The proxy is a {type(model).__name__}; wanted a timm VisionTransformer with absolute "
-                "position embeddings (DINO, DeiT, supervised ViTs)."
+                "position embeddings (DINO, DeiT, supervised ViTs), without a distillation token or convolutional stem."
             )
         self.model: Any = model.eval().requires_grad_(False)
         self.rule: PositionRule = positions

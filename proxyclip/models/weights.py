@@ -14,6 +14,7 @@ from typing import Any
 import open_clip
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -22,6 +23,9 @@ from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.vfm import VFMS, TimmProxy, VfmSpec
 
 LOCAL_DIR = "local-dir:"
+
+# Beside the networks: a SigLIP constant, and what OpenAI's TorchScript archives say of themselves.
+_CLIP_SPARE = ("logit_bias", "input_resolution", "context_length", "vocab_size")
 
 
 def weight_files(config: ModelConfig) -> dict[str, Path]:
@@ -40,8 +44,9 @@ def weight_hashes(config: ModelConfig) -> dict[str, str]:
     hashes = {}
     for part, path in weight_files(config).items():
         digest = hashlib.sha256()
-        if (config.clip if part == "clip" else str(config.proxy)).startswith(LOCAL_DIR):
-            digest.update(json.dumps(_read_json(_architecture_file(path.parent)), sort_keys=True).encode())
+        name = config.clip if part == "clip" else str(config.proxy)
+        if name.startswith(LOCAL_DIR):
+            digest.update(json.dumps(_architecture(name), sort_keys=True).encode())
         with path.open("rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)
@@ -52,7 +57,7 @@ def weight_hashes(config: ModelConfig) -> dict[str, str]:
 def clip_embed_dim(config: ModelConfig) -> int:
     """Width of the text space of a configuration's CLIP, from its architecture alone."""
     if config.clip.startswith(LOCAL_DIR):
-        return int(_read_json(_architecture_file(_clip_file(config).parent))["model_cfg"]["embed_dim"])
+        return int(_architecture(config.clip)["model_cfg"]["embed_dim"])
     return int(open_clip.get_model_config(config.clip)["embed_dim"])
 
 
@@ -61,11 +66,11 @@ def load_clip(config: ModelConfig) -> ClipEncoder:
     path = _clip_file(config)
     with _quiet_root_logger():  # open_clip warns of random weights, which are replaced next
         model = open_clip.create_model(config.clip, load_weights=False, pretrained_text=False)
-    _load(model, _read_state(path), path, f"CLIP {config.clip}", spare=("logit_bias",))
+    _load(model, _read_state(path), path, f"CLIP {config.clip}", spare=_CLIP_SPARE)
     tokenizer = open_clip.get_tokenizer(config.clip)
     preprocess = open_clip.get_model_preprocess_cfg(model)
     if config.clip.startswith(LOCAL_DIR):
-        preprocess |= _read_json(_architecture_file(path.parent)).get("preprocess_cfg", {})
+        preprocess |= _architecture(config.clip).get("preprocess_cfg", {})
     return ClipEncoder(model, tokenizer, preprocess.get("mean"), preprocess.get("std"))
 
 
@@ -75,7 +80,7 @@ def load_proxy(config: ModelConfig) -> TimmProxy | None:
         return None
     path = _proxy_file(config)
     if config.proxy.startswith(LOCAL_DIR):
-        architecture = _read_json(_architecture_file(path.parent))
+        architecture = _architecture(config.proxy)
         model: nn.Module = timm.models.VisionTransformer(**architecture["model_args"])
         spec = VfmSpec(config.proxy, architecture.get("positions", "antialias"), "")
     else:
@@ -86,15 +91,15 @@ def load_proxy(config: ModelConfig) -> TimmProxy | None:
 
 
 def _clip_file(config: ModelConfig) -> Path:
-    if config.clip_weights:
-        return _existing(config.clip_weights, "CLIP weights")
-    if config.clip.startswith(LOCAL_DIR):
-        return _single_weights(config.clip, "CLIP")
-    if config.clip not in open_clip.list_models():
+    if not config.clip.startswith(LOCAL_DIR) and config.clip not in open_clip.list_models():
         raise ValueError(
             f"Unknown CLIP {config.clip!r}; give a name of open_clip.list_models() or 'local-dir:FOLDER' "
             "with open_clip_config.json and weights."
         )
+    if config.clip_weights:
+        return _existing(config.clip_weights, "CLIP weights")
+    if config.clip.startswith(LOCAL_DIR):
+        return _single_weights(config.clip, "CLIP")
     pretrained = open_clip.get_pretrained_cfg(config.clip, config.clip_pretrained)
     if not pretrained:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(config.clip)) or "none"
@@ -146,36 +151,40 @@ def _single_weights(spec: str, what: str) -> Path:
     raise FileNotFoundError(f"{what} folder {folder} holds no weights (*.safetensors, *.bin, *.pt, *.pth).")
 
 
-def _architecture_file(folder: Path) -> Path:
+def _architecture(spec: str) -> dict[str, Any]:
+    """What a `local-dir:` folder says of its model."""
+    folder = Path(spec.removeprefix(LOCAL_DIR))
     for name in ("open_clip_config.json", "config.json"):
         if (folder / name).is_file():
-            return folder / name
+            return json.loads((folder / name).read_text())
     raise FileNotFoundError(f"{folder} holds no open_clip_config.json (CLIP) or config.json (proxy).")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     """Tensors by name. Pickles are read with `weights_only=True`; TorchScript archives (OpenAI's) as such."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
+    refusal = (
+        f"{path} is no safe checkpoint: wanted safetensors, a plain state dict or a TorchScript archive; "
+        "pickles that run code are refused."
+    )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError) as error:
-        try:
-            archive = torch.jit.load(path, map_location="cpu")
-        except RuntimeError:
-            raise ValueError(
-                f"{path} is no safe checkpoint ({type(error).__name__}): wanted safetensors, a plain state dict "
-                "or a TorchScript archive; pickles that run code are refused."
-            ) from error
-        return {k: v for k, v in archive.state_dict().items() if k not in _TORCHSCRIPT_CONSTANTS}
+        state = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{refusal} ({type(error).__name__})") from error
     for key in ("state_dict", "model", "teacher"):
-        if isinstance(state.get(key), dict):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{refusal} (it holds something else than tensors by name)")
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        with contextlib.suppress(RuntimeError):
+            return torch.jit.load(path, map_location="cpu").state_dict()
+        raise error
 
 
 @contextlib.contextmanager
@@ -186,9 +195,6 @@ def _quiet_root_logger() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-_TORCHSCRIPT_CONSTANTS = ("input_resolution", "context_length", "vocab_size")
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], path: Path, what: str, spare: tuple[str, ...]) -> None:

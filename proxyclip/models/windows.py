@@ -10,6 +10,9 @@ from torch import Tensor
 
 from proxyclip.config import WindowConfig
 
+# A whole image is not padded, so it must hold at least one patch of any tower.
+MIN_WHOLE_SIDE = 32
+
 
 def resized_hw(image_hw: tuple[int, int], config: WindowConfig) -> tuple[int, int]:
     """Size that brings the short side to `short_side`, or the long one to `long_side` where that is smaller.
@@ -72,6 +75,7 @@ def plan_windows(original_hw: tuple[int, int], config: WindowConfig) -> WindowPl
 
 def _plan_axis(original: int, side: int, config: WindowConfig) -> AxisPlan:
     if config.crop == 0:
+        side = max(side, MIN_WHOLE_SIDE)
         return AxisPlan(original, side, (0,), side, 0, 0)
     length = min(config.crop, side)
     steps = -(-(side - length) // config.stride) + 1
@@ -115,10 +119,14 @@ def stitch_matrix(axis: AxisPlan, grid: int, whole: bool) -> Tensor:
     for index, start in enumerate(axis.starts):
         canvas[start : start + axis.length, index] = upsample
         count[start : start + axis.length] += 1
-    return (_bilinear_matrix(axis.resized, axis.original) @ (canvas.flatten(1) / count)).float()
+    return _resize_rows(canvas.flatten(1) / count, axis.original).float()
 
 
 def _bilinear_matrix(from_length: int, to_length: int) -> Tensor:
-    """Bilinear resize of an axis, half-pixel centres, no antialias: (to_length, from_length) float64."""
-    identity = torch.eye(from_length, dtype=torch.float64)[:, None]  # (from, 1, from)
-    return F.interpolate(identity, size=to_length, mode="linear", align_corners=False)[:, 0].T
+    """Bilinear resize of an axis as a matrix: (to_length, from_length) float64."""
+    return _resize_rows(torch.eye(from_length, dtype=torch.float64), to_length)
+
+
+def _resize_rows(rows: Tensor, length: int) -> Tensor:
+    """Bilinear resize along the first axis, half-pixel centres, no antialias: (from, N) to (length, N)."""
+    return F.interpolate(rows.T[None], size=length, mode="linear", align_corners=False)[0].T.contiguous()

@@ -18,7 +18,7 @@ from proxyclip.config import RECIPE_VERSION, LabelOptions, SegmenterConfig, allo
 from proxyclip.dataset.images import list_images
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.store import Storage
-from proxyclip.models.attention import METHODS
+from proxyclip.models.attention import method_named
 from proxyclip.models.weights import LOCAL_DIR, clip_embed_dim, weight_hashes
 from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus
 from proxyclip.pipeline.prepare import EMBEDDINGS_KEY, read_vocabulary, write_text_embeddings, write_vocabulary
@@ -119,9 +119,7 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> Segmenter
     model = replace(
         config.model, **_given(options, "method", "clip", "clip_pretrained", "clip_weights", "proxy", "proxy_weights")
     )
-    if model.method not in METHODS:
-        raise ValueError(f"Unknown method {model.method!r}; known: {', '.join(METHODS)}.")
-    if METHODS[model.method].attention is not None:
+    if method_named(model.method).attention is not None:
         if options.proxy or options.proxy_weights:
             raise ValueError(f"--method {model.method} uses no proxy; leave out --proxy and --proxy-weights.")
         model = replace(model, proxy=None, proxy_weights=None)
