@@ -306,6 +306,7 @@ def test_too_many_failures_stop_the_job_and_keep_what_is_done(options, corpus, l
         ({"background_threshold": 0.2}, "no background"),
         ({"max_failures": "many"}, "max-failures"),
         ({"shard_size": 0}, "shard-size"),
+        ({"num_gpus": 1.5}, "num-gpus"),
     ],
 )
 def test_a_run_that_cannot_start_says_why(options, change, message, main, capsys):
@@ -319,6 +320,19 @@ def test_a_run_that_cannot_start_says_why(options, change, message, main, capsys
     assert message in error
     assert "Traceback" not in error
     assert not Path(options.output).exists()
+
+
+def test_more_gpus_than_there_are_are_refused(options):
+    with pytest.raises(ValueError, match="--num-gpus 64: this machine has"):
+        label(dataclasses.replace(options, num_gpus=64))
+
+
+def test_a_relative_output_in_a_submitted_job_is_refused(options, tmp_path, monkeypatch):
+    folder = tmp_path / "runtime_resources" / "working_dir_files"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    with pytest.raises(ValueError, match="absolute path"):
+        label(dataclasses.replace(options, output="labels"))
 
 
 def test_embeddings_of_another_clip_are_refused_before_the_run(options, tmp_path):

@@ -12,6 +12,8 @@ from typing import Any
 import ray
 import ray.data
 
+logger = logging.getLogger(__name__)
+
 
 @contextlib.contextmanager
 def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
@@ -19,7 +21,7 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
 
     A bare `ray.init()` would attach to whatever cluster runs on this machine.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _address(address)
     joined = ray.is_initialized()
     if not joined:
         local: dict[str, Any] = (
@@ -75,6 +77,19 @@ def configure_data(*, verbose: bool) -> None:
 def default_num_gpus() -> float:
     """One GPU per actor where the cluster has any."""
     return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+
+
+def require_gpus(num_gpus: float, address: str | None) -> None:
+    """ValueError where an actor needs more GPUs than this machine has; a cluster may still grow, so it only warns."""
+    found = ray.cluster_resources().get("GPU", 0)
+    if num_gpus > found:
+        if _address(address) == "local":
+            raise ValueError(f"--num-gpus {num_gpus:g}: this machine has {found:g} GPUs that Ray can see.")
+        logger.warning("The cluster has %g GPUs, an actor needs %g: waiting for more.", found, num_gpus)
+
+
+def _address(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def actor_resources(num_gpus: float, num_actors: int) -> dict[str, float]:

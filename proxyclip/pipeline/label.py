@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,11 +17,11 @@ from ray.data import ActorPoolStrategy
 
 from proxyclip.config import RECIPE_VERSION, LabelOptions, SegmenterConfig, allowed_failures, fingerprint, recipe_fields
 from proxyclip.dataset.images import list_images
-from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.manifest import Manifest, ShardRange
 from proxyclip.dataset.store import Storage
 from proxyclip.models.attention import method_named
 from proxyclip.models.weights import LOCAL_DIR, clip_embed_dim, weight_hashes
-from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus
+from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus, require_gpus
 from proxyclip.pipeline.prepare import EMBEDDINGS_KEY, read_vocabulary, write_text_embeddings, write_vocabulary
 from proxyclip.pipeline.progress import RunProgress
 from proxyclip.pipeline.source import ShardSource
@@ -70,6 +71,7 @@ def label(options: LabelOptions) -> Summary:
     Raises ValueError, FileNotFoundError or OSError before any work where the run cannot start:
     unknown names, weights that are not there, an input without images, an output with another recipe.
     """
+    options = replace(options, input=Storage(options.input).uri, output=_output_uri(options.output))
     vocabulary = Vocabulary.load(options.vocabulary, options.embeddings)
     config = segmenter_config(options, vocabulary)
     hashes = weight_hashes(config.model)
@@ -96,7 +98,7 @@ def label(options: LabelOptions) -> Summary:
         stopped = None
         if pending := manifest.pending():
             join()
-            stopped = _label_pending(config, options, manifest, errors)
+            stopped = _label_pending(config, options, manifest, pending, errors)
     totals = manifest.totals()
     if totals.committed == totals.shards and (pending or not manifest.storage.exists("class_stats.parquet")):
         manifest.write_class_stats()
@@ -110,6 +112,14 @@ def label(options: LabelOptions) -> Summary:
         stopped=stopped,
         failures_allowed=options.max_failures is not None,
     )
+
+
+def _output_uri(output: str) -> str:
+    """The output, absolute. `ray job submit` runs in a copy of the working directory that Ray deletes."""
+    storage = Storage(output)
+    if storage.local and not Path(output).is_absolute() and "runtime_resources" in Path.cwd().parts:
+        raise ValueError(f"--output {output} would land in the job's temporary folder; give an absolute path or a URI.")
+    return storage.uri
 
 
 def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> SegmenterConfig:
@@ -180,10 +190,15 @@ def _num_gpus(options: LabelOptions) -> float:
 
 
 def _label_pending(
-    config: SegmenterConfig, options: LabelOptions, manifest: Manifest, errors: dict[int, str]
+    config: SegmenterConfig,
+    options: LabelOptions,
+    manifest: Manifest,
+    pending: list[ShardRange],
+    errors: dict[int, str],
 ) -> str | None:
     """Run the graph over all pending shards. Fills `errors` by shard; returns why it stopped early, if it did."""
     num_gpus = _num_gpus(options)
+    require_gpus(num_gpus, options.address)
     resources = actor_resources(num_gpus, options.concurrency)
     device = "cuda" if num_gpus else "cpu"
     worker = WorkerConfig(
@@ -201,7 +216,7 @@ def _label_pending(
     committed = manifest.totals()
     allowed = allowed_failures(options.max_failures, committed.planned)
     with RunProgress(committed.planned, committed.labelled + committed.failed, committed.failed) as progress:
-        for receipt in _receipts(worker, options, manifest, resources):
+        for receipt in _receipts(worker, options, manifest, pending, resources):
             if receipt["error"] is not None:
                 errors[receipt["shard"]] = receipt["error"]
                 continue
@@ -212,10 +227,13 @@ def _label_pending(
 
 
 def _receipts(
-    worker: WorkerConfig, options: LabelOptions, manifest: Manifest, resources: dict[str, float]
+    worker: WorkerConfig,
+    options: LabelOptions,
+    manifest: Manifest,
+    pending: list[ShardRange],
+    resources: dict[str, float],
 ) -> Iterator[dict[str, Any]]:
     configure_data(verbose=options.verbose)
-    pending = manifest.pending()
     shards = sum(part.num_shards for part in pending)
     per_task = min(max(shards // (8 * options.concurrency), 1), SHARDS_PER_TASK)
     ranges = [shards for part in pending for shards in part.split(per_task)]
