@@ -27,6 +27,8 @@ def _no_mask_change(default: Any) -> Any:
 class ModelConfig:
     """Which networks, and how the last block of CLIP mixes its values.
 
+    method: a key of `models.attention.METHODS`. residual: keep or drop the last block's residual path and MLP
+    otherwise than the method does.
     clip: an open_clip architecture ("ViT-B-16-quickgelu") or "local-dir:FOLDER".
     clip_pretrained: tag of open_clip's weights; not used with local files.
     clip_weights, proxy_weights: local files that replace the download. Recipes know weights by their
@@ -36,6 +38,7 @@ class ModelConfig:
     """
 
     method: str = "proxyclip"
+    residual: bool | None = None
     clip: str = "ViT-B-16-quickgelu"
     clip_pretrained: str = _no_mask_change("openai")
     clip_weights: str | None = _no_mask_change(None)
@@ -52,13 +55,18 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """How an image is resized and cut. All in pixels; `crop=0` takes the whole image as one window."""
+    """How an image is resized and cut. All in pixels; `crop=0` takes the whole image as one window.
+
+    upsample_twice: a whole image's logits go to the resized image first and then to the original's size, as
+    in NACLIP, and not directly. Windows always do.
+    """
 
     short_side: int = 336
     long_side: int = 2048
     crop: int = 336
     stride: int = 112
     pad_multiple: int = 56
+    upsample_twice: bool = False
 
     def __post_init__(self) -> None:
         for name in ("short_side", "long_side", "stride", "pad_multiple"):
@@ -80,11 +88,14 @@ class DecodeConfig:
     logit_scale: factor on the cosines before the softmax.
     background_threshold: a pixel whose best probability is below it gets the background class.
     ignore_below: a pixel whose best probability is below it gets the ignore label.
+    pamr_steps, pamr_dilations: refinement of the logits along the image's edges (`models.refine`); 0 steps: none.
     """
 
     logit_scale: float = 40.0
     background_threshold: float = 0.0
     ignore_below: float = 0.0
+    pamr_steps: int = 0
+    pamr_dilations: tuple[int, ...] = (8, 16)
 
     def __post_init__(self) -> None:
         if not 0 < self.logit_scale < math.inf:
@@ -92,6 +103,11 @@ class DecodeConfig:
         for name in ("background_threshold", "ignore_below"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"decode.{name} is a probability from 0 to 1, found {getattr(self, name)}.")
+        if self.pamr_steps < 0 or not self.pamr_dilations or min(self.pamr_dilations) < 1:
+            raise ValueError(
+                f"decode.pamr_steps is 0 or more and pamr_dilations 1 or more, found {self.pamr_steps} and "
+                f"{self.pamr_dilations}."
+            )
 
 
 @dataclass(frozen=True)
@@ -144,7 +160,7 @@ class LabelOptions:
     preset: str = "proxyclip-b16-dino-b8"
     """Named recipe: method, CLIP, proxy and settings; the options down to --dtype replace its parts."""
     method: Annotated[str | None, _unset("the preset's", "STR")] = None
-    """How CLIP's last block mixes patches: proxyclip, clearclip, maskclip, clip."""
+    """How CLIP's last block mixes patches: proxyclip, clip, maskclip, sclip, clearclip, naclip, naclip-kk."""
     clip: Annotated[str | None, _unset("the preset's", "STR")] = None
     """open_clip model, or local-dir:FOLDER."""
     clip_pretrained: Annotated[str | None, _unset("the preset's", "STR")] = None
@@ -169,6 +185,8 @@ class LabelOptions:
     """Probability below which a pixel is background."""
     ignore_below: float = 0.0
     """Confidence below which a pixel is written as ignore (255, or 65535 above 255 classes)."""
+    pamr_steps: Annotated[int | None, _unset("the preset's", "INT")] = None
+    """Steps of PAMR, which refines the labels along the image's edges; 0 for none."""
     confidence_stride: int = 4
     """Confidence maps are written as means of blocks of this many pixels squared; 1 keeps every pixel."""
     dtype: Annotated[

@@ -68,18 +68,35 @@ def test_a_single_patch_attends_to_itself():
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_own_attention_sums_to_one(name):
-    weights = OWN[name](5 * randn(2, 3, 11, 8), 5 * randn(2, 3, 11, 8, seed=1))
-    assert weights.shape == (2, 3, 11, 11)
-    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 3, 11))
+def test_the_rows_of_own_attention_have_a_known_sum(name):
+    weights = OWN[name](5 * randn(2, 3, 13, 8), 5 * randn(2, 3, 13, 8, seed=1), (3, 4))
+    assert weights.shape == (2, 3, 13, 13)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.full((2, 3, 13), 2.0 if name == "sclip" else 1.0))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_attention_of_a_window_is_the_same_alone_and_in_a_batch(name):
+    q, k = 5 * randn(2, 3, 13, 8), 5 * randn(2, 3, 13, 8, seed=1)
+    torch.testing.assert_close(OWN[name](q, k, (3, 4))[1:], OWN[name](q[1:], k[1:], (3, 4)), rtol=0, atol=1e-6)
+
+
+def test_the_neighbourhood_follows_the_grid_and_leaves_cls_alone():
+    """With keys of zero, what is left of NACLIP's weights is its Gaussian."""
+    zero = torch.zeros(1, 1, 13, 8)
+    logits = OWN["naclip"](zero, zero, (3, 4)).log()[0, 0]
+    logits = logits - logits[:, :1]  # CLS takes part with a Gaussian of zero
+    torch.testing.assert_close(logits[0], torch.zeros(13))
+    right, below = logits[1, 2], logits[1, 5]  # patch (0, 0) to (0, 1) and, a row of 4 on, to (1, 0)
+    expected = math.exp(-1 / 50)
+    assert (logits[1, 1].item(), right.item(), below.item()) == pytest.approx((1, expected, expected), abs=1e-5)
 
 
 def test_own_attention_by_hand():
     q, k = torch.tensor([[[[2.0, 0.0], [0.0, 1.0]]]]), torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]])
     s = 1 / math.sqrt(2)
-    torch.testing.assert_close(OWN["clip"](q, k)[0, 0], torch.tensor([[0, 2 * s], [s, 0]]).softmax(-1))
-    torch.testing.assert_close(OWN["clearclip"](q, k)[0, 0], torch.tensor([[4 * s, 0], [0, s]]).softmax(-1))
-    torch.testing.assert_close(OWN["maskclip"](q, k)[0, 0], torch.eye(2))
+    torch.testing.assert_close(OWN["clip"](q, k, (1, 1))[0, 0], torch.tensor([[0, 2 * s], [s, 0]]).softmax(-1))
+    torch.testing.assert_close(OWN["clearclip"](q, k, (1, 1))[0, 0], torch.tensor([[4 * s, 0], [0, s]]).softmax(-1))
+    torch.testing.assert_close(OWN["maskclip"](q, k, (1, 1))[0, 0], torch.eye(2))
 
 
 def test_values_on_an_equal_grid_stay_as_they_are():

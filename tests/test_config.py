@@ -19,6 +19,7 @@ from proxyclip.config import (
 # Another value for every field, and whether it changes a mask. A new field must take its place here.
 OTHER_VALUES = {
     "model.method": ("clearclip", True),
+    "model.residual": (True, True),
     "model.clip": ("ViT-L-14-quickgelu", True),
     "model.clip_pretrained": ("dfn2b", False),
     "model.clip_weights": ("elsewhere.safetensors", False),
@@ -32,9 +33,12 @@ OTHER_VALUES = {
     "windows.crop": (224, True),
     "windows.stride": (56, True),
     "windows.pad_multiple": (16, True),
+    "windows.upsample_twice": (True, True),
     "decode.logit_scale": (50.0, True),
     "decode.background_threshold": (0.1, True),
     "decode.ignore_below": (0.1, True),
+    "decode.pamr_steps": (10, True),
+    "decode.pamr_dilations": ((1, 2), True),
 }
 
 

@@ -16,6 +16,7 @@ from reference import SHARED, load_module
 from proxyclip.config import DecodeConfig, ModelConfig, SegmenterConfig, WindowConfig
 from proxyclip.models import segmenter as segmenter_module
 from proxyclip.models.clip import ClipEncoder
+from proxyclip.models.refine import pamr, pamr_affinity
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.text import embed_queries
 from proxyclip.models.vfm import TimmProxy
@@ -76,13 +77,45 @@ def batching(request, monkeypatch):
     monkeypatch.setattr(segmenter_module, "_windows_at_once", lambda device, batch_windows: request.param)
 
 
-def _segmenter(clip, dino, meta):
+# Attention and arch of the reference's case names, as method and residual.
+FAMILY = {
+    "clearclip_tiny_ClearCLIP_nores": ("clearclip", False),
+    "clearclip_tiny_ClearCLIP_res": ("clearclip", True),
+    "clearclip_tiny_MaskCLIP_res": ("maskclip", True),
+    "clearclip_tiny_SCLIP_nores": ("sclip", False),
+    "clearclip_tiny_SCLIP_res": ("sclip", True),
+    "clearclip_tiny_vanilla_nores": ("clip", False),
+    "clearclip_tiny_vanilla_res": ("clip", True),
+    "naclip_tiny_pamr10": ("naclip", None),
+    "naclip_tiny_reduced_kk_std5": ("naclip-kk", None),
+    "naclip_tiny_reduced_naclip_std5": ("naclip", None),
+    "naclip_tiny_reduced_nonly_std5": ("naclip-nonly", None),
+    "naclip_tiny_vanilla_csa_std5": ("sclip", True),
+    "naclip_tiny_vanilla_naclip_std5": ("naclip", True),
+    "naclip_tiny_vanilla_vanilla_std5": ("clip", True),
+    "sclip_tiny": ("sclip", None),
+}
+PAD_MULTIPLE = {"proxyclip": 56, "proxyclipfixed": 56, "clearclip": 16, "naclip": 1, "sclip": 1}
+
+
+def _segmenter(clip, dino, meta, name):
     params = meta.get("params") or {"slide_crop": 112, "slide_stride": 56}
     assert meta["normalise"] == "mmseg"
+    family = name.split("_")[0]
+    method, residual = next((FAMILY[case] for case in FAMILY if name.startswith(case + "_")), ("proxyclip", None))
     config = SegmenterConfig(
-        ModelConfig(beta=params.get("beta", 1.2), gamma=params.get("gamma", 3.0)),
-        WindowConfig(short_side=10_000, long_side=10_000, crop=params["slide_crop"], stride=params["slide_stride"]),
-        DecodeConfig(params.get("logit_scale", 40), params.get("prob_thd", 0.0)),
+        ModelConfig(method=method, residual=residual, beta=params.get("beta", 1.2), gamma=params.get("gamma", 3.0)),
+        WindowConfig(
+            short_side=10_000,
+            long_side=10_000,
+            crop=params["slide_crop"],
+            stride=params["slide_stride"],
+            pad_multiple=PAD_MULTIPLE[family],
+            upsample_twice=family == "naclip",
+        ),
+        DecodeConfig(
+            params.get("logit_scale", 40), params.get("prob_thd", 0.0), pamr_steps=10 if "pamr10" in name else 0
+        ),
     )
     return Segmenter(ClipEncoder(clip, None, *MMSEG), TimmProxy(dino, "offset", *_proxy_normalisation()), config)
 
@@ -103,12 +136,15 @@ def _vocabulary(arrays, background=None):
     return dataclasses.replace(vocabulary, background=background)
 
 
-@pytest.mark.parametrize(
-    "name", [c for c in _cases("proxyclip_*dino_*", "proxyclipfixed_*dino_*") if "batch2" not in c]
-)
-def test_proxyclip_matches_the_reference(name, batching, clip, dino):
+def _published_cases():
+    patterns = ("proxyclip_*dino_*", "proxyclipfixed_*dino_*", "clearclip_*", "naclip_*", "sclip_*")
+    return [case for case in _cases(*patterns) if "batch2" not in case]
+
+
+@pytest.mark.parametrize("name", _published_cases())
+def test_a_method_matches_the_reference(name, batching, clip, dino):
     meta, arrays = _case(name)
-    segmenter = _segmenter(clip, dino, meta)
+    segmenter = _segmenter(clip, dino, meta, name)
     features = _encode_as_is(segmenter, arrays["image"]).at_size(tuple(meta["ori_shape"]))
     assert torch.isfinite(features.features).all()
     if meta["reference_is_buggy_here"]:  # it scrambles non-square windows and gives NaN for masked rows
@@ -123,19 +159,24 @@ def test_proxyclip_matches_the_reference(name, batching, clip, dino):
     difference = (ours - F.normalize(dense, dim=-1)).norm() / F.normalize(dense, dim=-1).norm()
     assert difference < 1e-4
 
-    logits = segmenter.logits(features, vocabulary)
+    logits = segmenter.logits(features, vocabulary)  # refined, where the method refines
     step = -(-logits.shape[1] // arrays["logits"].shape[1])
     np.testing.assert_allclose(logits[:, ::step, ::step].numpy(), arrays["logits"], atol=1e-4, rtol=0)
 
-    step = -(-result.confidence.shape[0] // arrays["probs"].shape[1])
-    np.testing.assert_allclose(result.confidence[::step, ::step], arrays["probs"].max(axis=0), atol=1e-3)
+    by_query = (logits * segmenter.config.decode.logit_scale).softmax(dim=0)
+    by_class = torch.stack([by_query[arrays["query_idx"] == c].amax(dim=0) for c in range(vocabulary.num_classes)])
+    np.testing.assert_allclose(result.confidence, by_class.amax(dim=0), atol=1e-5)
+    if meta["method"].startswith("NACLIP"):  # divides by the sum, after the labels are taken
+        by_class = by_class / by_class.sum(dim=0)
+    step = -(-by_class.shape[1] // arrays["probs"].shape[1])
+    np.testing.assert_allclose(by_class[:, ::step, ::step], arrays["probs"], atol=1e-3)
     assert (result.mask == arrays["pred"]).mean() >= 0.999
 
 
 @pytest.mark.parametrize("name", _cases("proxyclip_*dino_batch2"))
 def test_an_image_in_a_batch_matches_the_reference_alone(name, batching, clip, dino):
     meta, arrays = _case(name)
-    segmenter = _segmenter(clip, dino, meta)
+    segmenter = _segmenter(clip, dino, meta, name)
     _encode_as_is(segmenter, arrays["image0"])
     both = segmenter.encode_batch([arrays["image0"], arrays["image1"]])
     queries = torch.from_numpy(arrays["query_features"])
@@ -154,3 +195,15 @@ def test_text_embeddings_match_the_reference(clip):
     assert (encoder.embed_text(prompts) - first).norm() / first.norm() < 1e-4
     embeddings = embed_queries(encoder, meta["words"]).numpy()
     assert np.linalg.norm(embeddings - arrays["query_features"]) / np.linalg.norm(arrays["query_features"]) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("output", "steps", "dilations"),
+    [("out1_d1", 1, (1,)), ("out10_d8_16", 10, (8, 16)), ("out5_d1_2_4", 5, (1, 2, 4))],
+)
+def test_pamr_matches_the_reference(output, steps, dilations):
+    _, arrays = _case("pamr_direct")
+    image = torch.from_numpy(arrays["image"]).permute(2, 0, 1).float() / 255
+    image = (image - torch.tensor(MMSEG[0]).view(3, 1, 1).float()) / torch.tensor(MMSEG[1]).view(3, 1, 1).float()
+    refined = pamr(torch.from_numpy(arrays["mask"])[0], pamr_affinity(image, dilations), dilations, steps)
+    np.testing.assert_allclose(refined.numpy(), arrays[output][0], atol=1e-4, rtol=0)

@@ -245,7 +245,7 @@ def test_arrays_of_another_shape_are_refused(segmenter, shape):
 
 def test_an_unknown_method_is_refused_before_anything_is_loaded(monkeypatch):
     config = SegmenterConfig(ModelConfig(method="magic", clip="local-dir:absent"))
-    with pytest.raises(ValueError, match="Unknown method 'magic'; known: clip, maskclip, clearclip, proxyclip"):
+    with pytest.raises(ValueError, match="Unknown method 'magic'; known: clip, maskclip, sclip, clearclip"):
         Segmenter(tiny_clip(), None, config)
     with pytest.raises(ValueError, match="Unknown method 'magic'"):
         Segmenter.from_config(config)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -46,43 +46,84 @@ def _scaled(a: Tensor, b: Tensor) -> Tensor:
     return a @ b.transpose(-2, -1) / math.sqrt(a.shape[-1])
 
 
-def query_key(q: Tensor, k: Tensor) -> Tensor:
+def query_key(q: Tensor, k: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     """CLIP's own: softmax(q k^T / sqrt d)."""
     return _scaled(q, k).softmax(dim=-1)
 
 
-def query_query(q: Tensor, k: Tensor) -> Tensor:
+def query_query(q: Tensor, k: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     """ClearCLIP (2407.12442): softmax(q q^T / sqrt d)."""
     return _scaled(q, q).softmax(dim=-1)
 
 
-def identity(q: Tensor, k: Tensor) -> Tensor:
+def key_key(q: Tensor, k: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """NACLIP (2404.08181) without its neighbourhood: softmax(k k^T / sqrt d)."""
+    return _scaled(k, k).softmax(dim=-1)
+
+
+def correlative(q: Tensor, k: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """SCLIP (2312.01597): softmax(q q^T / sqrt d) + softmax(k k^T / sqrt d). A sum: rows add up to 2."""
+    return _scaled(q, q).softmax(dim=-1) + _scaled(k, k).softmax(dim=-1)
+
+
+def neighbourhood(q: Tensor, k: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """NACLIP (2404.08181): softmax(k k^T / sqrt d + G), G a Gaussian of the distance on the patch grid."""
+    return (_scaled(k, k) + _gaussian(grid_hw).to(k)).softmax(dim=-1)
+
+
+def neighbourhood_only(q: Tensor, k: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """NACLIP's ablation: the Gaussian alone, as large as the mean of |q| |k| / sqrt d over heads and tokens."""
+    size = q.norm(dim=-1)[..., :, None] * k.norm(dim=-1)[..., None, :] / math.sqrt(q.shape[-1])
+    weights = (_gaussian(grid_hw).to(k) * size.mean(dim=(-3, -2, -1), keepdim=True)).softmax(dim=-1)
+    return weights.expand(*q.shape[:-1], -1)
+
+
+def identity(q: Tensor, k: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     """MaskCLIP (2112.01071): each patch keeps its own value."""
     return torch.eye(q.shape[-2], dtype=q.dtype, device=q.device).expand(*q.shape[:-1], -1)
+
+
+def _gaussian(grid_hw: tuple[int, int], std: float = 5.0) -> Tensor:
+    """(1 + N, 1 + N): exp(-distance^2 / (2 std^2)) between patches, 0 for the CLS row and column."""
+    rows, columns = torch.meshgrid(*(torch.arange(side, dtype=torch.float32) for side in grid_hw), indexing="ij")
+    places = torch.stack([rows.flatten(), columns.flatten()], dim=1)  # (N, 2)
+    squared = (places[:, None] - places[None]).square().sum(dim=-1)
+    return F.pad((-squared / (2 * std**2)).exp(), (1, 0, 1, 0))
 
 
 @dataclass(frozen=True)
 class Method:
     """What a method makes of the last block.
 
-    attention: weights from the block's own queries and keys, or None where a proxy gives them.
-    residual: whether the residual path and the MLP stay.
+    attention: weights from the block's own queries and keys (B, heads, 1 + N, d) and the patch grid, or None
+    where a proxy gives them. residual: whether the residual path and the MLP stay.
     """
 
-    attention: Callable[[Tensor, Tensor], Tensor] | None
+    attention: Callable[[Tensor, Tensor, tuple[int, int]], Tensor] | None
     residual: bool = False
 
 
 METHODS: dict[str, Method] = {
     "clip": Method(query_key, residual=True),
     "maskclip": Method(identity),
+    "sclip": Method(correlative, residual=True),
     "clearclip": Method(query_query),
+    "naclip": Method(neighbourhood),
+    "naclip-kk": Method(key_key),
+    "naclip-nonly": Method(neighbourhood_only),
     "proxyclip": Method(None),
 }
 
 
-def method_named(name: str) -> Method:
-    """The method of a name, or ValueError that lists the names."""
+def method_named(name: str, residual: bool | None = None) -> Method:
+    """The method of a name, its residual path and MLP kept or dropped otherwise on request; ValueError if unknown."""
     if name not in METHODS:
         raise ValueError(f"Unknown method {name!r}; known: {', '.join(METHODS)}.")
-    return METHODS[name]
+    method = METHODS[name]
+    if residual is None:
+        return method
+    if method.attention is None:
+        raise ValueError(
+            f"Method {name!r} lives on the proxy's grid, where CLIP has no residual; leave `residual` out."
+        )
+    return replace(method, residual=residual)

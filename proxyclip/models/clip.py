@@ -79,10 +79,10 @@ class ClipEncoder(nn.Module):
         weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
         return F.linear(block.ln_1(tokens[:, 1:]), weight[2 * width :], bias[2 * width :])
 
-    def attend(self, tokens: Tensor, method: Method) -> Tensor:
+    def attend(self, tokens: Tensor, grid_hw: tuple[int, int], method: Method) -> Tensor:
         """Run the last block with the attention of `method` over CLIP's own tokens.
 
-        tokens: (B, 1 + N, D) from `trunk`. Returns dense features (B, N, E), unit length.
+        tokens: (B, 1 + N, D) and grid_hw from `trunk`. Returns dense features (B, N, E), unit length.
         """
         if method.attention is None:
             raise AssertionError("a proxy's attention is applied by the segmenter")
@@ -90,7 +90,7 @@ class ClipEncoder(nn.Module):
         projected = F.linear(block.ln_1(tokens), block.attn.in_proj_weight, block.attn.in_proj_bias)
         heads = block.attn.num_heads
         q, k, v = projected.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, 1 + N, d)
-        mixed = (method.attention(q, k) @ v).transpose(1, 2).flatten(2)  # (B, 1 + N, D)
+        mixed = (method.attention(q, k, grid_hw) @ v).transpose(1, 2).flatten(2)  # (B, 1 + N, D)
         if not method.residual:
             return self.project(mixed[:, 1:])
         tokens = tokens + block.ls_1(block.attn.out_proj(mixed))

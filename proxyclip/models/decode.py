@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -31,26 +31,28 @@ def decode_features(
     query_class: Tensor,
     *,
     logit_scale: float,
+    refine: Callable[[Tensor], Tensor] | None = None,
 ) -> Decoded:
     """Softmax over all queries, the maximum over the queries of a class, the argmax over classes.
 
     features: (rows, columns, grid_h, grid_w, E) unit features of the window grid.
     text_embeddings: (Q, E) unit rows. query_class: (Q,) class of each query, ascending from 0.
-    Labels are taken after upsampling. Ties go to the class that comes first.
+    refine: applied to the cosines (queries, H, W) of some queries at a time, before softmax; it must treat each
+    query by itself. Labels are taken after upsampling. Ties go to the class that comes first.
     """
     grid, to_y, to_x = _stitching(features, plan)
     height, width = to_y.shape[0], to_x.shape[0]
     pixels = max(height, to_y.shape[1]) * max(width, to_x.shape[1])  # the grid has more patches than a tiny image
     chunks = list(_class_chunks(query_class, LOGITS_AT_ONCE // pixels))
     largest = max(stop - start for start, stop, _, _ in chunks)
-    rows_at_once = max(LOGITS_AT_ONCE // (width * largest), 1)
+    rows_at_once = height if refine else max(LOGITS_AT_ONCE // (width * largest), 1)  # neighbours cross strips
     winner = torch.empty(height, width, dtype=torch.int32, device=grid.device)
     confidence = torch.empty(height, width, device=grid.device)
     margin = torch.empty_like(confidence)
     for top in range(0, height, rows_at_once):
         rows = slice(top, top + rows_at_once)
         winner[rows], confidence[rows], margin[rows] = _decode_strip(
-            grid, to_y[rows], to_x, text_embeddings, query_class, chunks, logit_scale
+            grid, to_y[rows], to_x, text_embeddings, query_class, chunks, logit_scale, refine
         )
     return Decoded(winner, confidence, margin)
 
@@ -94,6 +96,7 @@ def _decode_strip(
     query_class: Tensor,
     chunks: list[tuple[int, int, int, int]],
     logit_scale: float,
+    refine: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of the image that `to_y` gives: winner, confidence, margin, each (rows, W)."""
     used = to_y.any(dim=0).nonzero()  # a strip of pixels sees few rows of the grid
@@ -104,7 +107,8 @@ def _decode_strip(
     total = torch.zeros(shape, device=grid.device)  # sum over queries of exp(logit - best)
     winner = torch.zeros(shape, dtype=torch.int64, device=grid.device)
     for start, stop, first, last in chunks:
-        logits = logit_scale * _stitch(grid[low:high], to_y[:, low:high], to_x, text_embeddings[start:stop])
+        cosines = _stitch(grid[low:high], to_y[:, low:high], to_x, text_embeddings[start:stop])
+        logits = logit_scale * (refine(cosines) if refine else cosines)
         by_class = _class_maximum(logits, query_class[start:stop] - first, last - first)
         top, index = by_class.max(dim=0)
         runner_up = by_class.scatter(0, index[None], -torch.inf).amax(dim=0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from proxyclip.config import DecodeConfig, Dtype, SegmenterConfig
@@ -17,6 +18,7 @@ from proxyclip.image import load_image, resize_image
 from proxyclip.models.attention import method_named, proxy_attention, resize_values
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.decode import decode_features, dense_logits
+from proxyclip.models.refine import pamr, pamr_affinity
 from proxyclip.models.text import cached_embeddings
 from proxyclip.models.vfm import TimmProxy
 from proxyclip.models.windows import WindowPlan, cut_windows, plan_windows
@@ -34,10 +36,12 @@ class DenseFeatures:
     """An image's unit dense features, all a vocabulary needs.
 
     features: (rows, columns, grid_h, grid_w, E) float32, a patch grid per window.
+    resized: (3, h, w) uint8, the image as the windows were cut from it: the guide of refinement.
     """
 
     features: Tensor
     plan: WindowPlan
+    resized: Tensor
 
     @property
     def image_hw(self) -> tuple[int, int]:
@@ -50,7 +54,7 @@ class DenseFeatures:
             dataclasses.replace(axis, original=side)
             for axis, side in zip((self.plan.y, self.plan.x), image_hw, strict=True)
         )
-        return DenseFeatures(self.features, dataclasses.replace(self.plan, y=y, x=x))
+        return DenseFeatures(self.features, dataclasses.replace(self.plan, y=y, x=x), self.resized)
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Segmenter:
         model = self.config.model
         if batch_windows < 1:
             raise ValueError(f"batch_windows must be at least 1, found {batch_windows}.")
-        self.method = method_named(model.method)
+        self.method = method_named(model.method, model.residual)
         self.device = torch.device(device)
         self.windows_at_once = _windows_at_once(self.device, batch_windows)
         self.clip = (clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip)).to(self.device)
@@ -144,20 +148,21 @@ class Segmenter:
     @torch.inference_mode()
     def encode_batch(self, images: Sequence[ImageSource]) -> list[DenseFeatures]:
         """Encode several images, their windows together; each as if it were alone."""
-        plans, windows = [], []
+        plans, windows, inputs = [], [], []
         for image in images:
             pixels = load_image(image)
             plan = plan_windows((pixels.shape[0], pixels.shape[1]), self.config.windows)
             resized = resize_image(pixels, (plan.y.resized, plan.x.resized))
             plans.append(plan)
-            windows.append(self._windows(resized, plan))
+            inputs.append(self._on_device(resized))
+            windows.append(self._windows(inputs[-1], plan))
         features: list[list[Tensor]] = [[] for _ in images]
         for owners, batch in _batches(plans, windows, self.windows_at_once):
             for owner, dense in zip(owners, self._encode_windows(batch), strict=False):  # the rest fills the batch
                 features[owner].append(dense)
         return [
-            DenseFeatures(torch.stack(found).unflatten(0, (len(plan.y.starts), -1)), plan)
-            for found, plan in zip(features, plans, strict=True)
+            DenseFeatures(torch.stack(found).unflatten(0, (len(plan.y.starts), -1)), plan, resized)
+            for found, plan, resized in zip(features, plans, inputs, strict=True)
         ]
 
     @torch.inference_mode()
@@ -182,6 +187,7 @@ class Segmenter:
             self.embed(vocabulary).to(self.device),
             torch.tensor(vocabulary.query_class).to(self.device),
             logit_scale=config.logit_scale,
+            refine=self._refinement(features, config),
         )
         mask = decoded.winner
         if background is not None:
@@ -199,8 +205,10 @@ class Segmenter:
 
     @torch.inference_mode()
     def logits(self, features: DenseFeatures, vocabulary: Vocabulary) -> Tensor:
-        """Cosine of every pixel with every query, (Q, H, W): for looking at, since it may be large."""
-        return dense_logits(features.features, features.plan, self.embed(vocabulary).to(self.device))
+        """Cosine of every pixel with every query, refined if so configured: (Q, H, W), which may be large."""
+        cosines = dense_logits(features.features, features.plan, self.embed(vocabulary).to(self.device))
+        refine = self._refinement(features, self.config.decode)
+        return refine(cosines) if refine else cosines
 
     def embed(self, vocabulary: Vocabulary) -> Tensor:
         """Text embeddings (Q, E) of a vocabulary: its own, or the text tower's, kept in memory and on disk."""
@@ -219,17 +227,29 @@ class Segmenter:
         """The vocabulary with its text embeddings inside, so that no text tower is needed to use it."""
         return dataclasses.replace(vocabulary, embeddings=self.embed(vocabulary).numpy())
 
-    def _windows(self, resized: np.ndarray, plan: WindowPlan) -> Tensor:
-        """(num_windows, 3, h, w) float32 in [0, 1], padded with CLIP's mean colour."""
+    def _on_device(self, resized: np.ndarray) -> Tensor:
+        """(h, w, 3) uint8 array to a (3, h, w) tensor."""
         writable = np.require(resized, requirements=("C", "W"))  # torch refuses flipped and read-only views
-        image = torch.from_numpy(writable).to(self.device).permute(2, 0, 1).float() / 255
-        return cut_windows(image, plan, torch.tensor(self.clip.mean, device=self.device))
+        return torch.from_numpy(writable).to(self.device).permute(2, 0, 1)
+
+    def _windows(self, resized: Tensor, plan: WindowPlan) -> Tensor:
+        """(num_windows, 3, h, w) float32 in [0, 1], padded with CLIP's mean colour."""
+        return cut_windows(resized.float() / 255, plan, torch.tensor(self.clip.mean, device=self.device))
+
+    def _refinement(self, features: DenseFeatures, config: DecodeConfig) -> Callable[[Tensor], Tensor] | None:
+        """PAMR guided by the normalised image at the size of the labels, if the configuration asks for it."""
+        if config.pamr_steps == 0:
+            return None
+        image = _normalise(features.resized[None].float() / 255, self.clip.mean, self.clip.std)
+        guide = F.interpolate(image, size=features.image_hw, mode="bilinear", align_corners=False)[0]
+        affinity = pamr_affinity(guide, config.pamr_dilations)
+        return lambda cosines: pamr(cosines, affinity, config.pamr_dilations, config.pamr_steps)
 
     def _encode_windows(self, windows: Tensor) -> Tensor:
         """(B, 3, h, w) in [0, 1] to dense features (B, grid_h, grid_w, E)."""
         tokens, grid_hw = self.clip.trunk(_normalise(windows, self.clip.mean, self.clip.std))
         if self.proxy is None:
-            dense = self.clip.attend(tokens, self.method)
+            dense = self.clip.attend(tokens, grid_hw, self.method)
         else:
             features, proxy_hw = self.proxy(_normalise(windows, self.proxy.mean, self.proxy.std))
             weights = proxy_attention(features, beta=self.config.model.beta, gamma=self.config.model.gamma)

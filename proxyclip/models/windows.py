@@ -44,7 +44,10 @@ class AxisPlan:
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """Windows of one image: the product of two axis plans, row-major. All share one padded size."""
+    """Windows of one image: the product of two axis plans, row-major. All share one padded size.
+
+    whole: the grid of the one window goes to the original image directly.
+    """
 
     y: AxisPlan
     x: AxisPlan
@@ -70,7 +73,7 @@ def plan_windows(original_hw: tuple[int, int], config: WindowConfig) -> WindowPl
     """
     resized = resized_hw(original_hw, config)
     y, x = (_plan_axis(original, side, config) for original, side in zip(original_hw, resized, strict=True))
-    return WindowPlan(y, x, whole=config.crop == 0)
+    return WindowPlan(y, x, whole=config.crop == 0 and not config.upsample_twice)
 
 
 def _plan_axis(original: int, side: int, config: WindowConfig) -> AxisPlan:

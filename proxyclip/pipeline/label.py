@@ -134,7 +134,9 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> Segmenter
             raise ValueError(f"--method {model.method} uses no proxy; leave out --proxy and --proxy-weights.")
         model = replace(model, proxy=None, proxy_weights=None)
     decode = replace(
-        config.decode, ignore_below=options.ignore_below, **_given(options, "logit_scale", "background_threshold")
+        config.decode,
+        ignore_below=options.ignore_below,
+        **_given(options, "logit_scale", "background_threshold", "pamr_steps"),
     )
     if options.background_threshold is None and vocabulary.background is not None:
         decode = replace(decode, background_threshold=chosen.background_thresholds.get(vocabulary.name, 0.0))

@@ -1,0 +1,54 @@
+"""PAMR: labels follow the edges of the image, each map by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from proxyclip.models.refine import pamr, pamr_affinity
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("dilations", [(1,), (8, 16), (1, 2, 4)])
+def test_a_pixel_takes_all_it_has_from_its_neighbours(dilations):
+    affinity = pamr_affinity(randn(3, 20, 31), dilations)
+    assert affinity.shape == (8 * len(dilations), 20, 31)
+    torch.testing.assert_close(affinity.sum(dim=0), torch.ones(20, 31))
+
+
+def test_a_flat_image_averages_and_stays_finite():
+    affinity = pamr_affinity(torch.full((3, 5, 5), 0.7), (1,))
+    torch.testing.assert_close(affinity, torch.full((8, 5, 5), 1 / 8))
+    spike = torch.zeros(1, 5, 5)
+    spike[0, 2, 2] = 8
+    around = torch.ones(3, 3)
+    around[1, 1] = 0  # the centre is no neighbour of itself
+    torch.testing.assert_close(pamr(spike, affinity, (1,), 1)[0, 1:4, 1:4], around)
+
+
+def test_a_constant_map_stays_constant():
+    affinity = pamr_affinity(randn(3, 12, 9), (2, 4))
+    torch.testing.assert_close(pamr(torch.full((2, 12, 9), 0.25), affinity, (2, 4), 10), torch.full((2, 12, 9), 0.25))
+
+
+def test_any_chunk_of_maps_gives_the_same():
+    affinity, maps = pamr_affinity(randn(3, 16, 16), (1, 2)), randn(7, 16, 16, seed=1)
+    together = pamr(maps, affinity, (1, 2), 3)
+    apart = torch.cat([pamr(part, affinity, (1, 2), 3) for part in maps.split(2)])
+    assert torch.equal(together, apart)
+
+
+def test_labels_stop_at_an_edge():
+    """Noise on either side of an edge is smoothed, and does not leak over it."""
+    image = torch.zeros(3, 16, 32)
+    image[:, :, 16:] = 1
+    image += 0.01 * randn(3, 16, 32)
+    clean = torch.stack([1 - image[0].round(), image[0].round()])
+    noisy = clean + 0.7 * randn(2, 16, 32, seed=1)
+    refined = pamr(noisy, pamr_affinity(image, (1, 2)), (1, 2), 10)
+    wrong = [(maps.argmax(dim=0) != clean.argmax(dim=0)).float().mean().item() for maps in (noisy, refined)]
+    assert wrong[0] > 0.1
+    assert wrong[1] < wrong[0] / 3
