@@ -17,7 +17,8 @@ class Preset:
     """A recipe.
 
     licences: of the weights, by part. background_thresholds: the paper's probability below which a pixel
-    is background, by vocabulary. published_miou: per benchmark vocabulary, in percent (ProxyCLIP, tab. 1-2).
+    is background, by vocabulary. published_miou: per benchmark vocabulary, in percent, at the
+    benchmark's own settings, which for some differ from the preset's.
     """
 
     config: SegmenterConfig
@@ -32,10 +33,20 @@ _CLIPS = {
     "l14": ("ViT-L-14-quickgelu", "openai", "MIT"),
     "h14": ("ViT-H-14", "laion2b_s32b_b79k", "MIT"),
 }
-_PROXIES = {"dino-s8": "Apache-2.0", "dino-s16": "Apache-2.0", "dino-b8": "Apache-2.0", "dino-b16": "Apache-2.0"}
+_PROXIES = {
+    "dino-s8": "Apache-2.0",
+    "dino-s16": "Apache-2.0",
+    "dino-b8": "Apache-2.0",
+    "dino-b16": "Apache-2.0",
+    "dinov2-b14": "Apache-2.0",
+    "dinov2-reg-b14": "Apache-2.0",
+    "mae-b16": "CC-BY-NC-4.0",
+    "sam-b": "Apache-2.0",
+}
 _PUBLISHED = {
     ("b16", "dino-b8"): (61.3, 35.3, 37.5, 80.3, 38.1, 39.1, 20.2, 26.5),
     ("b16", "dino-b16"): (59.1, 35.2, 36.2, 78.2, 38.1, 38.8, 19.6, 26.2),
+    ("b16", "dinov2-reg-b14"): (58.6, 33.8, 37.4, 83.0, 33.9, 37.2, 19.7, 25.4),
     ("h14", "dino-b8"): (65.0, 35.4, 38.6, 83.3, 42.0, 39.6, 24.2, 26.8),
 }
 
@@ -50,9 +61,46 @@ def _proxyclip(clip: str, proxy: str) -> Preset:
     )
 
 
+# Methods that need no proxy: windows, decoding, background thresholds, and published mIoU with ViT-B/16.
+_FAMILY = {
+    "clearclip": (
+        WindowConfig(short_side=448, crop=448, stride=224, pad_multiple=16),
+        DecodeConfig(logit_scale=50.0),
+        {"voc21": 0.5, "context60": 0.15, "coco_object": 0.4},
+        (51.8, 32.6, 33.0, 80.9, 30.0, 35.9, 16.7, 23.9),
+    ),
+    "naclip": (
+        WindowConfig(short_side=336, crop=224, stride=112, pad_multiple=1, upsample_twice=True),
+        DecodeConfig(pamr_steps=10),
+        {"voc21": 0.1, "context60": 0.1, "coco_object": 0.1},
+        (64.1, 35.0, 36.2, 83.0, 38.3, 38.4, 19.1, 25.7),
+    ),
+    "sclip": (
+        WindowConfig(short_side=336, crop=224, stride=112, pad_multiple=1),
+        DecodeConfig(),
+        {"voc21": 0.1, "context60": 0.1, "coco_object": 0.1},
+        (59.1, 30.4, 30.5, 80.4, 32.2, 34.2, 16.1, 22.4),
+    ),
+}
+
+
+def _without_proxy(method: str, clip: str) -> Preset:
+    architecture, pretrained, licence = _CLIPS[clip]
+    windows, decode, thresholds, published = _FAMILY[method]
+    return Preset(
+        SegmenterConfig(
+            ModelConfig(method=method, clip=architecture, clip_pretrained=pretrained, proxy=None), windows, decode
+        ),
+        licences={"clip": licence},
+        background_thresholds=thresholds,
+        published_miou=dict(zip(_BENCHMARKS, published, strict=True)) if clip == "b16" else {},
+    )
+
+
 PRESETS: dict[str, Preset] = {
     f"proxyclip-{clip}-{proxy}": _proxyclip(clip, proxy) for clip in _CLIPS for proxy in _PROXIES
 }
+PRESETS |= {f"{method}-{clip}": _without_proxy(method, clip) for method in _FAMILY for clip in _CLIPS}
 PRESETS["demo"] = Preset(
     SegmenterConfig(
         ModelConfig(clip=f"local-dir:{_DEMO / 'clip'}", clip_pretrained="", proxy=f"local-dir:{_DEMO / 'proxy'}"),

@@ -304,6 +304,7 @@ def test_too_many_failures_stop_the_job_and_keep_what_is_done(options, corpus, l
         ({"proxy": "dino-x9"}, "dino-b8"),
         ({"method": "maskclip", "proxy": "dino-b8"}, "no proxy"),
         ({"background_threshold": 0.2}, "no background"),
+        ({"preset": "naclip-b16", "method": "proxyclip"}, "needs a proxy"),
         ({"max_failures": "many"}, "max-failures"),
         ({"shard_size": 0}, "shard-size"),
         ({"num_gpus": 1.5}, "num-gpus"),

@@ -19,21 +19,35 @@ def test_presets_name_what_exists(name):
     chosen = preset(name)
     model = chosen.config.model
     assert model.method in METHODS
-    assert model.proxy in VFMS
     assert model.clip_pretrained in open_clip.list_pretrained_tags_by_model(model.clip)
-    assert chosen.licences["proxy"] == VFMS[model.proxy].licence
-    assert chosen.licences.keys() == {"clip", "proxy"}
+    if METHODS[model.method].attention is None:
+        assert chosen.licences.keys() == {"clip", "proxy"}
+        assert chosen.licences["proxy"] == VFMS[model.proxy].licence
+    else:
+        assert chosen.licences.keys() == {"clip"}
+        assert model.proxy is None
     assert all(chosen.licences.values())
     for vocabulary in (*chosen.published_miou, *chosen.background_thresholds):
         assert vocabulary in bundled_names()
 
 
-@pytest.mark.parametrize("name", NAMED)
-def test_the_papers_settings(name):
+@pytest.mark.parametrize("name", [name for name in NAMED if name.startswith("proxyclip-")])
+def test_proxyclips_settings(name):
     config = preset(name).config
     assert (config.model.beta, config.model.gamma) == (1.2, 3.0)
     assert (config.windows.short_side, config.windows.crop, config.windows.stride) == (336, 336, 112)
     assert config.decode.logit_scale == 40.0
+
+
+def test_the_relatives_settings():
+    clearclip, naclip, sclip = (preset(f"{method}-b16").config for method in ("clearclip", "naclip", "sclip"))
+    assert (clearclip.windows.short_side, clearclip.windows.crop, clearclip.windows.stride) == (448, 448, 224)
+    assert (clearclip.windows.pad_multiple, clearclip.decode.logit_scale) == (16, 50.0)
+    for config in (naclip, sclip):
+        assert (config.windows.short_side, config.windows.crop, config.windows.stride) == (336, 224, 112)
+        assert (config.windows.pad_multiple, config.decode.logit_scale) == (1, 40.0)
+    assert (naclip.decode.pamr_steps, naclip.decode.pamr_dilations, sclip.decode.pamr_steps) == (10, (8, 16), 0)
+    assert (naclip.windows.upsample_twice, sclip.windows.upsample_twice) == (True, False)
 
 
 def test_background_thresholds_are_for_vocabularies_with_a_background():
@@ -52,6 +66,10 @@ def test_background_thresholds_are_for_vocabularies_with_a_background():
         ("proxyclip-b16-dino-b16", "voc21", 59.1),
         ("proxyclip-b16-dino-b16", "cityscapes", 38.1),
         ("proxyclip-h14-dino-b8", "voc21", 65.0),
+        ("proxyclip-b16-dinov2-reg-b14", "voc20", 83.0),
+        ("clearclip-b16", "context59", 35.9),
+        ("naclip-b16", "cityscapes", 38.3),
+        ("sclip-b16", "coco_object", 30.5),
         ("proxyclip-h14-dino-b8", "voc20", 83.3),
     ],
 )

@@ -6,9 +6,12 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from segment_anything import sam_model_registry
+from segment_anything.modeling import ImageEncoderViT
 from tiny import PROXY_CONFIG, tiny_vit
 
 from proxyclip.models.vfm import IMAGENET_MEAN, VFMS, TimmProxy
+from proxyclip.models.vfm_sam import SamProxy
 
 
 def pixels(*size_hw, batch=1):
@@ -86,12 +89,32 @@ def test_mean_and_std_come_from_the_arguments_or_the_model_or_imagenet():
 
 
 @pytest.mark.parametrize("name", VFMS)
-def test_the_proxies_are_models_of_timm_with_weights(name):
+def test_the_proxies_are_models_with_weights(name):
     spec = VFMS[name]
-    assert timm.is_model(spec.timm_name.split(".")[0])
-    assert timm.get_pretrained_cfg(spec.timm_name).hf_hub_id
-    assert spec.positions == "offset"
     assert spec.licence
+    if spec.model.startswith("segment-anything/"):
+        assert spec.model.removeprefix("segment-anything/") in sam_model_registry
+        return
+    assert timm.is_model(spec.model.split(".")[0])
+    assert timm.get_pretrained_cfg(spec.model).hf_hub_id
+    family = name.split("-")[0]
+    assert spec.positions == {"dino": "offset", "dinov2": "antialias", "mae": "size"}[family]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 80)])
+def test_sam_gives_its_neck_on_its_own_square(size):
+    encoder = ImageEncoderViT(img_size=64, embed_dim=24, depth=1, num_heads=2, out_chans=8)
+    proxy = SamProxy(encoder)
+    features, grid_hw = proxy(torch.rand(2, 3, *size))
+    assert (features.shape, grid_hw) == ((2, 16, 8), (4, 4))
+    assert torch.isfinite(features).all()
+    with pytest.raises(ValueError, match="ImageEncoderViT"):
+        SamProxy(tiny_vit())
+
+
+def test_a_square_proxy_sees_every_window_at_one_size():
+    proxy = TimmProxy(tiny_vit(), "size", side_px=56)
+    assert proxy(torch.rand(1, 3, 40, 100))[1] == (7, 7)
 
 
 def test_what_is_no_vision_transformer_is_refused():

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from functools import partial
 
 import open_clip
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
+from segment_anything.modeling import ImageEncoderViT
 from tiny import CLIP_CONFIG, save_local_models, tiny_clip, tiny_vit
 
 from proxyclip.config import ModelConfig
+from proxyclip.models.vfm import VFMS, VfmSpec
 from proxyclip.models.weights import load_clip, load_proxy, weight_files, weight_hashes
 
 
@@ -47,7 +51,7 @@ def as_folder(tmp_path, folders, save, suffix="pth"):
 
 def test_local_folders_round_trip(config):
     assert same(load_clip(config).model, tiny_clip())
-    proxy = load_proxy(config)
+    proxy = load_proxy(config, 112)
     assert same(proxy.model, tiny_vit())
     assert proxy.rule == "offset"
 
@@ -84,7 +88,7 @@ def test_hashes_know_weights_and_architecture_but_not_paths(tmp_path, folders, c
 def test_without_a_proxy_only_clip_counts(config, clip_weights):
     alone = dataclasses.replace(config, proxy=None)
     assert weight_files(alone) == {"clip": clip_weights}
-    assert load_proxy(alone) is None
+    assert load_proxy(alone, 112) is None
 
 
 def test_weights_may_lie_outside_the_folder_of_the_architecture(tmp_path, config, clip_weights):
@@ -105,13 +109,13 @@ def test_weights_may_lie_outside_the_folder_of_the_architecture(tmp_path, config
 def test_weights_of_another_model_are_refused_by_the_first_tensors_that_differ(tmp_path, folders, other, message):
     config = as_folder(tmp_path, folders, lambda state, path: save_file(other().state_dict(), path), "safetensors")
     with pytest.raises(ValueError, match=rf"weights of proxy local-dir:.*: {message}"):
-        load_proxy(config)
+        load_proxy(config, 112)
 
 
 def test_tensors_that_the_model_lacks_are_refused(tmp_path, folders):
     config = as_folder(tmp_path, folders, lambda state, path: torch.save({**state, "extra": torch.ones(1)}, path))
     with pytest.raises(ValueError, match="extra: not in the model"):
-        load_proxy(config)
+        load_proxy(config, 112)
 
 
 def test_a_missing_tensor_is_named(tmp_path, folders):
@@ -120,7 +124,7 @@ def test_a_missing_tensor_is_named(tmp_path, folders):
     del state["norm.bias"]
     torch.save(state, tmp_path / "proxy" / "weights.pth")
     with pytest.raises(ValueError, match=r"norm.bias: missing"):
-        load_proxy(config)
+        load_proxy(config, 112)
 
 
 @pytest.mark.parametrize("key", [None, "state_dict", "model", "teacher"])
@@ -130,14 +134,14 @@ def test_plain_and_wrapped_state_dicts_load(tmp_path, folders, key, prefix):
         state = {prefix + name: value for name, value in state.items()}
         torch.save(state if key is None else {key: state, "epoch": 3}, path)
 
-    assert same(load_proxy(as_folder(tmp_path, folders, save)).model, tiny_vit())
+    assert same(load_proxy(as_folder(tmp_path, folders, save), 112).model, tiny_vit())
 
 
 def test_the_classifier_of_a_proxy_is_left_over(tmp_path, folders):
     def save(state, path):
         torch.save({**state, "head.weight": torch.ones(10, 48), "head.bias": torch.ones(10)}, path)
 
-    assert same(load_proxy(as_folder(tmp_path, folders, save)).model, tiny_vit())
+    assert same(load_proxy(as_folder(tmp_path, folders, save), 112).model, tiny_vit())
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -185,7 +189,7 @@ def test_pickles_that_run_code_are_refused(tmp_path, folders, legacy):
 
     config = as_folder(tmp_path, folders, save)
     with pytest.raises(ValueError, match=r"weights.pth is no safe checkpoint"):
-        load_proxy(config)
+        load_proxy(config, 112)
     assert not RunsCode.ran
 
 
@@ -197,14 +201,14 @@ def test_pickles_that_run_code_are_refused(tmp_path, folders, legacy):
 def test_files_that_hold_no_weights_are_refused(tmp_path, folders, suffix, content):
     config = as_folder(tmp_path, folders, lambda state, path: path.write_bytes(content), suffix)
     with pytest.raises(ValueError, match=f"weights.{suffix}"):
-        load_proxy(config)
+        load_proxy(config, 112)
 
 
 @pytest.mark.parametrize("content", [[torch.ones(2)], {"epoch": 3, "weights": {}}], ids=["list", "no tensors"])
 def test_pickles_that_hold_no_state_dict_are_refused(tmp_path, folders, content):
     config = as_folder(tmp_path, folders, lambda state, path: torch.save(content, path))
     with pytest.raises(ValueError, match=r"weights\.pth"):
-        load_proxy(config)
+        load_proxy(config, 112)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +216,7 @@ def test_pickles_that_hold_no_state_dict_are_refused(tmp_path, folders, content)
     [
         (load_clip, ModelConfig(clip="ViT-Q-7"), "Unknown CLIP 'ViT-Q-7'; give a name of open_clip.list_models"),
         (load_clip, ModelConfig(clip_pretrained="mine"), "no weights 'mine' for ViT-B-16-quickgelu; it has: openai"),
-        (load_proxy, ModelConfig(proxy="dino-q7"), "Unknown proxy 'dino-q7'; give one of dino-s8"),
+        (partial(load_proxy, crop=112), ModelConfig(proxy="dino-q7"), "Unknown proxy 'dino-q7'; give one of dino-s8"),
     ],
 )
 def test_unknown_names_say_what_is_known(load, config, message):
@@ -224,7 +228,7 @@ def test_unknown_names_are_refused_with_local_weights_too(clip_weights):
     with pytest.raises(ValueError, match="ViT-Q-7"):
         load_clip(ModelConfig(clip="ViT-Q-7", clip_weights=str(clip_weights)))
     with pytest.raises(ValueError, match="dino-q7"):
-        load_proxy(ModelConfig(proxy="dino-q7", proxy_weights=str(clip_weights)))
+        load_proxy(ModelConfig(proxy="dino-q7", proxy_weights=str(clip_weights)), 112)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +250,7 @@ def test_a_folder_without_its_architecture_is_refused(tmp_path, clip_weights):
     with pytest.raises(FileNotFoundError, match=r"open_clip_config\.json"):
         load_clip(ModelConfig(clip=f"local-dir:{tmp_path}"))
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
-        load_proxy(ModelConfig(proxy=f"local-dir:{tmp_path}"))
+        load_proxy(ModelConfig(proxy=f"local-dir:{tmp_path}"), 112)
 
 
 def test_a_folder_with_two_files_of_weights_is_refused(tmp_path):
@@ -258,3 +262,31 @@ def test_a_folder_with_two_files_of_weights_is_refused(tmp_path):
 
 def test_open_clip_itself_loads_the_folder(config):
     assert same(open_clip.create_model(config.clip), tiny_clip())
+
+
+def test_named_proxies_load_from_a_local_file_by_their_rules(tmp_path, monkeypatch, caplog):
+    """MAE: positions by size, windows made square, a warning about its licence."""
+    spec = VfmSpec("vit_tiny_patch16_224", "CC-BY-NC-4.0", "size", square=True)
+    monkeypatch.setitem(VFMS, "mae-b16", spec)
+    model = timm.create_model(spec.model, pretrained=False, num_classes=0)
+    save_file(model.state_dict(), tmp_path / "mae.safetensors")
+    config = ModelConfig(proxy="mae-b16", proxy_weights=str(tmp_path / "mae.safetensors"))
+    proxy = load_proxy(config, 112)
+    assert (proxy.rule, proxy.side_px) == ("size", 112)
+    assert load_proxy(config, 0).side_px is None
+    assert "not for commercial use" in caplog.text
+
+
+def test_sam_loads_from_its_checkpoint_and_is_not_downloaded(tmp_path, monkeypatch):
+    def tiny_encoder(name):
+        assert name == "vit_b"
+        return ImageEncoderViT(img_size=64, embed_dim=24, depth=1, num_heads=2, out_chans=8)
+
+    monkeypatch.setattr("proxyclip.models.weights.build_sam_encoder", tiny_encoder)
+    encoder = tiny_encoder("vit_b")
+    state = {f"image_encoder.{name}": value for name, value in encoder.state_dict().items()}
+    torch.save(state | {"mask_decoder.weight": torch.zeros(2)}, tmp_path / "sam.pth")
+    proxy = load_proxy(ModelConfig(proxy="sam-b", proxy_weights=str(tmp_path / "sam.pth")), 112)
+    assert same(proxy.encoder, encoder)
+    with pytest.raises(ValueError, match="--proxy-weights"):
+        load_proxy(ModelConfig(proxy="sam-b"), 112)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PositionRule = Literal["offset", "antialias"]
+PositionRule = Literal["offset", "antialias", "size"]
 
 
 def interpolate_positions(
@@ -20,7 +20,7 @@ def interpolate_positions(
 
     rule "offset": by scale factor (grid + 0.1) / native without antialiasing, as CLIP and DINO in
     ProxyCLIP; the sampling really uses that factor, so the result differs from a resize by size.
-    rule "antialias": by size with antialiasing, as DINOv2 and timm.
+    rule "antialias": by size with antialiasing, as DINOv2 and timm. rule "size": by size without, as MAE.
     """
     if from_hw == to_hw:
         return positions.float()
@@ -29,7 +29,7 @@ def interpolate_positions(
         scale = ((to_hw[0] + 0.1) / from_hw[0], (to_hw[1] + 0.1) / from_hw[1])
         grid = F.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
     else:
-        grid = F.interpolate(grid, size=to_hw, mode="bicubic", align_corners=False, antialias=True)
+        grid = F.interpolate(grid, size=to_hw, mode="bicubic", align_corners=False, antialias=rule == "antialias")
     if grid.shape[2:] != torch.Size(to_hw):
         raise AssertionError(f"position grid {tuple(grid.shape[2:])}, wanted {to_hw}")
     return grid[0].flatten(1).T

@@ -20,7 +20,8 @@ from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.decode import decode_features, dense_logits
 from proxyclip.models.refine import pamr, pamr_affinity
 from proxyclip.models.text import cached_embeddings
-from proxyclip.models.vfm import TimmProxy
+from proxyclip.models.vfm import Proxy, TimmProxy
+from proxyclip.models.vfm_sam import SamProxy
 from proxyclip.models.windows import WindowPlan, cut_windows, plan_windows
 from proxyclip.picture import overlay
 from proxyclip.vocabulary import Vocabulary, ignore_label
@@ -83,7 +84,7 @@ class Segmentation:
 class Segmenter:
     """ProxyCLIP (2408.04883) and its relatives over sliding windows, training-free.
 
-    clip: a `ClipEncoder` or an open_clip model. proxy: a `TimmProxy` or a timm vision transformer; needed
+    clip: a `ClipEncoder` or an open_clip model. proxy: a `TimmProxy`, a `SamProxy` or a timm vision transformer; needed
     by methods that use one. batch_windows: windows that go through the encoders together on a GPU; on a CPU
     they go one by one, which is as fast, and keeps every bit of a result independent of its batch.
     """
@@ -91,7 +92,7 @@ class Segmenter:
     def __init__(
         self,
         clip: ClipEncoder | nn.Module,
-        proxy: TimmProxy | nn.Module | None = None,
+        proxy: TimmProxy | SamProxy | nn.Module | None = None,
         config: SegmenterConfig | None = None,
         *,
         device: str | torch.device = "cpu",
@@ -107,11 +108,12 @@ class Segmenter:
         self.clip = (clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip)).to(self.device)
         self.clip.set_trunk_dtype(getattr(torch, model.dtype))
         self._embeddings: dict[tuple[str, ...], Tensor] = {}
-        self.proxy: TimmProxy | None = None
+        self.proxy: Proxy | None = None
         if self.method.attention is None:
             if proxy is None:
                 raise ValueError(f"Method {model.method!r} needs a proxy; pass one, or choose another method.")
-            self.proxy = (proxy if isinstance(proxy, TimmProxy) else TimmProxy(proxy)).to(self.device)
+            adapted = proxy if isinstance(proxy, TimmProxy | SamProxy) else TimmProxy(proxy)
+            self.proxy = adapted.to(self.device)
             self.proxy.set_trunk_dtype(getattr(torch, model.dtype))
 
     @classmethod
@@ -120,7 +122,12 @@ class Segmenter:
         from proxyclip.models.weights import load_clip, load_proxy
 
         needs_proxy = method_named(config.model.method).attention is None
-        return cls(load_clip(config.model), load_proxy(config.model) if needs_proxy else None, config, **kwargs)
+        return cls(
+            load_clip(config.model),
+            load_proxy(config.model, config.windows.crop) if needs_proxy else None,
+            config,
+            **kwargs,
+        )
 
     @classmethod
     def from_preset(cls, name: str, *, dtype: Dtype | None = None, **kwargs: Any) -> Segmenter:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -19,25 +20,55 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class VfmSpec:
-    """A proxy by name: its timm model, its rule for positions, the licence of its weights."""
+    """A proxy by name: its model, its rule for positions, the licence of its weights.
 
-    timm_name: str
-    positions: PositionRule
+    model: a timm model, or "segment-anything/" and one of its models. square: every window is resized to crop x crop,
+    as ProxyCLIP does for MAE.
+    """
+
+    model: str
     licence: str
+    positions: PositionRule = "antialias"
+    square: bool = False
 
 
 VFMS: dict[str, VfmSpec] = {
-    "dino-s8": VfmSpec("vit_small_patch8_224.dino", "offset", "Apache-2.0"),
-    "dino-s16": VfmSpec("vit_small_patch16_224.dino", "offset", "Apache-2.0"),
-    "dino-b8": VfmSpec("vit_base_patch8_224.dino", "offset", "Apache-2.0"),
-    "dino-b16": VfmSpec("vit_base_patch16_224.dino", "offset", "Apache-2.0"),
+    "dino-s8": VfmSpec("vit_small_patch8_224.dino", "Apache-2.0", "offset"),
+    "dino-s16": VfmSpec("vit_small_patch16_224.dino", "Apache-2.0", "offset"),
+    "dino-b8": VfmSpec("vit_base_patch8_224.dino", "Apache-2.0", "offset"),
+    "dino-b16": VfmSpec("vit_base_patch16_224.dino", "Apache-2.0", "offset"),
+    "dinov2-s14": VfmSpec("vit_small_patch14_dinov2.lvd142m", "Apache-2.0"),
+    "dinov2-b14": VfmSpec("vit_base_patch14_dinov2.lvd142m", "Apache-2.0"),
+    "dinov2-l14": VfmSpec("vit_large_patch14_dinov2.lvd142m", "Apache-2.0"),
+    "dinov2-reg-s14": VfmSpec("vit_small_patch14_reg4_dinov2.lvd142m", "Apache-2.0"),
+    "dinov2-reg-b14": VfmSpec("vit_base_patch14_reg4_dinov2.lvd142m", "Apache-2.0"),
+    "dinov2-reg-l14": VfmSpec("vit_large_patch14_reg4_dinov2.lvd142m", "Apache-2.0"),
+    "mae-b16": VfmSpec("vit_base_patch16_224.mae", "CC-BY-NC-4.0", "size", square=True),
+    "mae-l16": VfmSpec("vit_large_patch16_224.mae", "CC-BY-NC-4.0", "size", square=True),
+    "sam-b": VfmSpec("segment-anything/vit_b", "Apache-2.0"),
+    "sam-l": VfmSpec("segment-anything/vit_l", "Apache-2.0"),
+    "sam-h": VfmSpec("segment-anything/vit_h", "Apache-2.0"),
 }
+
+
+class Proxy(Protocol):
+    """What the segmenter asks of a proxy. mean, std: RGB in [0, 1], of the pixels it takes."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def set_trunk_dtype(self, dtype: torch.dtype) -> None:
+        """Run the network in `dtype`."""
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """pixels: (B, 3, H, W) float32, normalised. Returns features (B, N, C) float32 and the grid (h, w)."""
 
 
 class TimmProxy(nn.Module):
     """Patch features of a timm `VisionTransformer`: its last normalised tokens, without prefix tokens.
 
-    positions: "offset" for DINO, as the paper's model does it; "antialias" for timm's own way.
+    positions: "offset" for DINO and "size" for MAE, as the paper's models do it; "antialias" for DINOv2 and timm's
+    own way. side_px: every window is resized to this square first, bilinearly without antialias; None: as it is.
     mean, std: RGB in [0, 1]; the model's own where it names them, else ImageNet's.
     """
 
@@ -47,6 +78,7 @@ class TimmProxy(nn.Module):
         positions: PositionRule = "antialias",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        side_px: int | None = None,
     ) -> None:
         super().__init__()
         if (
@@ -61,6 +93,7 @@ class TimmProxy(nn.Module):
             )
         self.model: Any = model.eval().requires_grad_(False)
         self.rule: PositionRule = positions
+        self.side_px = side_px
         pretrained = getattr(model, "pretrained_cfg", None) or {}
         self.mean = tuple(pretrained.get("mean", IMAGENET_MEAN) if mean is None else mean)
         self.std = tuple(pretrained.get("std", IMAGENET_STD) if std is None else std)
@@ -72,6 +105,8 @@ class TimmProxy(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """pixels: (B, 3, H, W) float32, normalised. Returns features (B, N, C) float32 and the grid (h, w)."""
         model = self.model
+        if self.side_px is not None:
+            pixels = F.interpolate(pixels, size=(self.side_px, self.side_px), mode="bilinear", align_corners=False)
         patches = model.patch_embed.proj(pixels.to(model.pos_embed.dtype))  # (B, C, h, w)
         grid_hw = (patches.shape[2], patches.shape[3])
         tokens = model.patch_embed.norm(patches.flatten(2).transpose(1, 2))  # (B, N, C)

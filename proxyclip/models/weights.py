@@ -21,8 +21,15 @@ from torch import Tensor, nn
 from proxyclip.config import ModelConfig
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.vfm import VFMS, TimmProxy, VfmSpec
+from proxyclip.models.vfm_sam import SamProxy, build_sam_encoder
+
+logger = logging.getLogger(__name__)
 
 LOCAL_DIR = "local-dir:"
+_SAM = "segment-anything/"
+
+# Classifiers and reconstruction heads, which a proxy does without.
+_HEADS = ("head.", "head_dist.", "fc_norm.", "mask_token", "decoder")
 
 # Beside the networks: a SigLIP constant, and what OpenAI's TorchScript archives say of themselves.
 _CLIP_SPARE = ("logit_bias", "input_resolution", "context_length", "vocab_size")
@@ -74,20 +81,30 @@ def load_clip(config: ModelConfig) -> ClipEncoder:
     return ClipEncoder(model, tokenizer, preprocess.get("mean"), preprocess.get("std"))
 
 
-def load_proxy(config: ModelConfig) -> TimmProxy | None:
-    """The proxy of a configuration, in float32 on the CPU, or None where it names none."""
+def load_proxy(config: ModelConfig, crop: int) -> TimmProxy | SamProxy | None:
+    """The proxy of a configuration, in float32 on the CPU, or None where it names none. crop: side of a window."""
     if config.proxy is None:
         return None
     path = _proxy_file(config)
+    what, state = f"proxy {config.proxy}", _read_state(path)
     if config.proxy.startswith(LOCAL_DIR):
         architecture = _architecture(config.proxy)
         model: nn.Module = timm.models.VisionTransformer(**architecture["model_args"])
-        spec = VfmSpec(config.proxy, architecture.get("positions", "antialias"), "")
-    else:
-        spec = _vfm_spec(config.proxy)
-        model = timm.create_model(spec.timm_name, pretrained=False, num_classes=0)
-    _load(model, _read_state(path), path, f"proxy {config.proxy}", spare=("head.", "head_dist.", "fc_norm."))
-    return TimmProxy(model, spec.positions)
+        _load(model, state, path, what, spare=_HEADS)
+        return TimmProxy(model, architecture.get("positions", "antialias"))
+    spec = _vfm_spec(config.proxy)
+    if "-NC-" in spec.licence:
+        logger.warning("The weights of %s are licensed %s: not for commercial use.", config.proxy, spec.licence)
+    if spec.model.startswith(_SAM):
+        encoder = build_sam_encoder(spec.model.removeprefix(_SAM))
+        part = {
+            name.removeprefix("image_encoder."): t for name, t in state.items() if name.startswith("image_encoder.")
+        }
+        _load(encoder, part or state, path, what, spare=())
+        return SamProxy(encoder)
+    model = timm.create_model(spec.model, pretrained=False, num_classes=0)
+    _load(model, state, path, what, spare=_HEADS)
+    return TimmProxy(model, spec.positions, side_px=crop if spec.square and crop else None)
 
 
 def _clip_file(config: ModelConfig) -> Path:
@@ -115,7 +132,9 @@ def _proxy_file(config: ModelConfig) -> Path:
         return _single_weights(proxy, "proxy")
     from huggingface_hub import hf_hub_download
 
-    name = _vfm_spec(proxy).timm_name
+    name = _vfm_spec(proxy).model
+    if name.startswith(_SAM):
+        raise ValueError(f"Proxy {proxy} is not downloaded by name; give SAM's checkpoint as --proxy-weights FILE.")
     pretrained = timm.get_pretrained_cfg(name)
     if pretrained is None or not pretrained.hf_hub_id:
         raise ValueError(f"timm has no weights for {name}; give --proxy-weights FILE.")
@@ -127,7 +146,7 @@ def _vfm_spec(name: str) -> VfmSpec:
     if name in VFMS:
         return VFMS[name]
     if timm.is_model(name):
-        return VfmSpec(name, "antialias", "")
+        return VfmSpec(name, "")
     raise ValueError(
         f"Unknown proxy {name!r}; give one of {', '.join(VFMS)}, the name of a timm vision transformer, "
         "or 'local-dir:FOLDER' with config.json and weights."

@@ -133,6 +133,10 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> Segmenter
         if options.proxy or options.proxy_weights:
             raise ValueError(f"--method {model.method} uses no proxy; leave out --proxy and --proxy-weights.")
         model = replace(model, proxy=None, proxy_weights=None)
+    elif model.proxy is None:
+        raise ValueError(
+            f"--method {model.method} needs a proxy, and preset {options.preset!r} has none; give --proxy."
+        )
     decode = replace(
         config.decode,
         ignore_below=options.ignore_below,
