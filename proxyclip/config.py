@@ -87,12 +87,15 @@ class DecodeConfig:
 
     logit_scale: factor on the cosines before the softmax.
     background_threshold: a pixel whose best probability is below it gets the background class.
+    area_threshold: a class other than the background that covers at most this share of all pixels that are not
+    background cannot win (SCLIP on VOC21); 0: none.
     ignore_below: a pixel whose best probability is below it gets the ignore label.
     pamr_steps, pamr_dilations: refinement of the logits along the image's edges (`models.refine`); 0 steps: none.
     """
 
     logit_scale: float = 40.0
     background_threshold: float = 0.0
+    area_threshold: float = 0.0
     ignore_below: float = 0.0
     pamr_steps: int = 0
     pamr_dilations: tuple[int, ...] = (8, 16)
@@ -100,9 +103,9 @@ class DecodeConfig:
     def __post_init__(self) -> None:
         if not 0 < self.logit_scale < math.inf:
             raise ValueError(f"decode.logit_scale must be positive and finite, found {self.logit_scale}.")
-        for name in ("background_threshold", "ignore_below"):
+        for name in ("background_threshold", "area_threshold", "ignore_below"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"decode.{name} is a probability from 0 to 1, found {getattr(self, name)}.")
+                raise ValueError(f"decode.{name} is a share from 0 to 1, found {getattr(self, name)}.")
         if self.pamr_steps < 0 or not self.pamr_dilations or min(self.pamr_dilations) < 1:
             raise ValueError(
                 f"decode.pamr_steps is 0 or more and pamr_dilations 1 or more, found {self.pamr_steps} and "

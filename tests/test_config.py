@@ -36,6 +36,7 @@ OTHER_VALUES = {
     "windows.upsample_twice": (True, True),
     "decode.logit_scale": (50.0, True),
     "decode.background_threshold": (0.1, True),
+    "decode.area_threshold": (0.1, True),
     "decode.ignore_below": (0.1, True),
     "decode.pamr_steps": (10, True),
     "decode.pamr_dilations": ((1, 2), True),

@@ -111,3 +111,43 @@ def test_queries_times_pixels_are_never_held(image_hw, monkeypatch):
     with LargestTensor() as largest:
         decode_features(*case, logit_scale=40.0)
     assert 0 < largest.numel <= bound
+
+
+def decode_by_area_plainly(case, area_threshold, background):
+    probabilities = (40.0 * dense_logits(*case[:3])).softmax(dim=0)
+    by_class = torch.stack([probabilities[case[3] == c].amax(dim=0) for c in range(int(case[3].max()) + 1)])
+    winner = by_class.argmax(dim=0)
+    others = (winner != background).sum()
+    for index in range(len(by_class)):
+        if index != background and (winner == index).sum() <= area_threshold * others:
+            by_class[index] = 0
+    return by_class.argmax(dim=0), by_class.amax(dim=0)
+
+
+@pytest.mark.parametrize("at_once", [None, 20_000])
+@pytest.mark.parametrize("background", [0, 3])
+@pytest.mark.parametrize("area_threshold", [0.1, 0.2, 1.0])
+def test_small_classes_lose_their_pixels(area_threshold, background, at_once, monkeypatch):
+    if at_once is not None:
+        monkeypatch.setattr(decode, "LOGITS_AT_ONCE", at_once)
+    case = random_case((43, 61), CLASSES["synonyms"])
+    plain, confidence = decode_by_area_plainly(case, area_threshold, background)
+    decoded = decode_features(*case, logit_scale=40.0, area_threshold=area_threshold, background=background)
+    before = decode_features(*case, logit_scale=40.0)
+    assert (decoded.winner != before.winner).any()
+    assert (decoded.winner == plain).float().mean() > 0.999
+    torch.testing.assert_close(decoded.confidence, confidence, rtol=0, atol=1e-5)
+    if area_threshold == 1.0:
+        assert (decoded.winner == background).all()
+
+
+def test_a_class_that_may_not_win_cannot_overflow_the_softmax():
+    """At scale 65 an excluded class may lead by more than float32's exponent holds."""
+    features, plan, _, _ = random_case((43, 61), [1, 1])
+    features = F.normalize(torch.ones_like(features), dim=-1)
+    mean = F.normalize(torch.ones(WIDTH), dim=0)
+    case = (features, plan, torch.stack([-mean, mean]), torch.tensor([0, 1]))
+    decoded = decode_features(*case, logit_scale=65.0, area_threshold=1.0, background=0)
+    assert (decoded.winner == 0).all()
+    assert torch.isfinite(decoded.confidence).all()
+    assert torch.isfinite(decoded.margin).all()

@@ -32,6 +32,8 @@ def decode_features(
     *,
     logit_scale: float,
     refine: Callable[[Tensor], Tensor] | None = None,
+    area_threshold: float = 0.0,
+    background: int | None = None,
 ) -> Decoded:
     """Softmax over all queries, the maximum over the queries of a class, the argmax over classes.
 
@@ -39,6 +41,8 @@ def decode_features(
     text_embeddings: (Q, E) unit rows. query_class: (Q,) class of each query, ascending from 0.
     refine: applied to the cosines (queries, H, W) of some queries at a time, before softmax; it must treat each
     query by itself. Labels are taken after upsampling. Ties go to the class that comes first.
+    area_threshold: a class other than `background` whose share of all pixels that are not background is at most this
+    cannot win, and labels are taken again (SCLIP, 2312.01597, on VOC21); its probability still counts in the softmax.
     """
     grid, to_y, to_x = _stitching(features, plan)
     height, width = to_y.shape[0], to_x.shape[0]
@@ -46,15 +50,22 @@ def decode_features(
     chunks = list(_class_chunks(query_class, LOGITS_AT_ONCE // pixels))
     largest = max(stop - start for start, stop, _, _ in chunks)
     rows_at_once = height if refine else max(LOGITS_AT_ONCE // (width * largest), 1)  # neighbours cross strips
-    winner = torch.empty(height, width, dtype=torch.int32, device=grid.device)
-    confidence = torch.empty(height, width, device=grid.device)
-    margin = torch.empty_like(confidence)
-    for top in range(0, height, rows_at_once):
-        rows = slice(top, top + rows_at_once)
-        winner[rows], confidence[rows], margin[rows] = _decode_strip(
-            grid, to_y[rows], to_x, text_embeddings, query_class, chunks, logit_scale, refine
-        )
-    return Decoded(winner, confidence, margin)
+
+    def decode(allowed: Tensor | None) -> Decoded:
+        winner = torch.empty(height, width, dtype=torch.int32, device=grid.device)
+        confidence = torch.empty(height, width, device=grid.device)
+        margin = torch.empty_like(confidence)
+        for top in range(0, height, rows_at_once):
+            rows = slice(top, top + rows_at_once)
+            winner[rows], confidence[rows], margin[rows] = _decode_strip(
+                grid, to_y[rows], to_x, text_embeddings, query_class, chunks, logit_scale, refine, allowed
+            )
+        return Decoded(winner, confidence, margin)
+
+    decoded = decode(allowed=None)
+    if area_threshold == 0 or background is None:
+        return decoded
+    return decode(allowed=_large_enough(decoded.winner, chunks[-1][3], background, area_threshold))
 
 
 def dense_logits(features: Tensor, plan: WindowPlan, text_embeddings: Tensor) -> Tensor:
@@ -74,6 +85,15 @@ def _stitching(features: Tensor, plan: WindowPlan) -> tuple[Tensor, Tensor, Tens
 def _stitch(grid: Tensor, to_y: Tensor, to_x: Tensor, text_embeddings: Tensor) -> Tensor:
     """Project to queries on the grid, then to pixels: (Q, H, W)."""
     return to_y @ ((grid @ text_embeddings.T).permute(2, 0, 1) @ to_x.T)
+
+
+def _large_enough(winner: Tensor, num_classes: int, background: int, area_threshold: float) -> Tensor:
+    """(num_classes,) bool: the background, and the classes above their share of what is not background."""
+    areas = torch.bincount(winner.flatten(), minlength=num_classes)
+    areas[background] = 0
+    allowed = areas > area_threshold * areas.sum()
+    allowed[background] = True
+    return allowed
 
 
 def _class_chunks(query_class: Tensor, wanted: int) -> Iterator[tuple[int, int, int, int]]:
@@ -97,27 +117,32 @@ def _decode_strip(
     chunks: list[tuple[int, int, int, int]],
     logit_scale: float,
     refine: Callable[[Tensor], Tensor] | None,
+    allowed: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of the image that `to_y` gives: winner, confidence, margin, each (rows, W)."""
+    """Rows of the image that `to_y` gives: winner (of the `allowed` classes), confidence, margin, each (rows, W)."""
     used = to_y.any(dim=0).nonzero()  # a strip of pixels sees few rows of the grid
     low, high = int(used.min()), int(used.max()) + 1
     shape = (to_y.shape[0], to_x.shape[0])
     best = torch.full(shape, -torch.inf, device=grid.device)
-    second = best.clone()
-    total = torch.zeros(shape, device=grid.device)  # sum over queries of exp(logit - best)
+    second, peak = best.clone(), best.clone()  # peak: of all classes
+    total = torch.zeros(shape, device=grid.device)  # sum over queries of exp(logit - peak)
     winner = torch.zeros(shape, dtype=torch.int64, device=grid.device)
     for start, stop, first, last in chunks:
         cosines = _stitch(grid[low:high], to_y[:, low:high], to_x, text_embeddings[start:stop])
         logits = logit_scale * (refine(cosines) if refine else cosines)
         by_class = _class_maximum(logits, query_class[start:stop] - first, last - first)
         top, index = by_class.max(dim=0)
+        new_peak = torch.maximum(peak, top)
+        total = total * (peak - new_peak).exp() + (logits - new_peak).exp_().sum(dim=0)
+        peak = new_peak
+        if allowed is not None:
+            by_class = by_class.masked_fill(~allowed[first:last, None, None], -torch.inf)
+            top, index = by_class.max(dim=0)
         runner_up = by_class.scatter(0, index[None], -torch.inf).amax(dim=0)
-        new_best = torch.maximum(best, top)
-        total = total * (best - new_best).exp() + (logits - new_best).exp_().sum(dim=0)
         second = torch.maximum(torch.maximum(second, runner_up), torch.minimum(best, top))
         winner = torch.where(top > best, index + first, winner)
-        best = new_best
-    confidence = 1 / total
+        best = torch.maximum(best, top)
+    confidence = (best - peak).exp() / total
     return winner, confidence, confidence * (1 - (second - best).exp())
 
 

@@ -183,11 +183,12 @@ class Segmenter:
         """The cheap half, per vocabulary. config: other thresholds than the segmenter's."""
         config = config or self.config.decode
         background = vocabulary.background
-        if config.background_threshold > 0 and background is None:
-            raise ValueError(
-                f"background_threshold is {config.background_threshold}, but vocabulary {vocabulary.name!r} has no "
-                "background class; name one, or set the threshold to 0."
-            )
+        for threshold in ("background_threshold", "area_threshold"):
+            if getattr(config, threshold) > 0 and background is None:
+                raise ValueError(
+                    f"{threshold} is {getattr(config, threshold)}, but vocabulary {vocabulary.name!r} has no "
+                    "background class; name one, or set the threshold to 0."
+                )
         decoded = decode_features(
             features.features,
             features.plan,
@@ -195,6 +196,8 @@ class Segmenter:
             torch.tensor(vocabulary.query_class).to(self.device),
             logit_scale=config.logit_scale,
             refine=self._refinement(features, config),
+            area_threshold=config.area_threshold,
+            background=background,
         )
         mask = decoded.winner
         if background is not None:
