@@ -155,15 +155,18 @@ class LabelOptions:
     """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*)."""
     output: str
     """Folder or prefix to write to; made if absent."""
-    vocabulary: str
+    vocabulary: Annotated[str | None, _unset("the benchmark's", "NAME|FILE")] = None
     """Bundled name (voc21, ade20k, ...) or a .txt (one class per line, synonyms by "; "), .json or .yaml file."""
 
+    benchmark: Annotated[str | None, _unset("none", "NAME")] = None
+    """The paper's settings of --preset for a benchmark, and its classes: voc21, voc20, context60, context59,
+    context459, cityscapes, ade20k, ade847, coco_object or coco_stuff."""
     embeddings: Annotated[str | None, _unset("made by CLIP's text tower", "FILE")] = None
     """Safetensors file with one text embedding per query of the vocabulary; replaces CLIP's text tower."""
     preset: str = "proxyclip-b16-dino-b8"
     """Named recipe: method, CLIP, proxy and settings; the options down to --dtype replace its parts."""
     method: Annotated[str | None, _unset("the preset's", "STR")] = None
-    """How CLIP's last block mixes patches: proxyclip, clip, maskclip, sclip, clearclip, naclip, naclip-kk."""
+    """How CLIP's last block mixes patches: proxyclip, clip, maskclip, sclip, clearclip, gem, naclip, naclip-kk."""
     clip: Annotated[str | None, _unset("the preset's", "STR")] = None
     """open_clip model, or local-dir:FOLDER."""
     clip_pretrained: Annotated[str | None, _unset("the preset's", "STR")] = None
@@ -186,6 +189,8 @@ class LabelOptions:
         None
     )
     """Probability below which a pixel is background."""
+    area_threshold: Annotated[float | None, _unset("the benchmark's, else 0", "FLOAT")] = None
+    """Share of what is not background that a class must exceed in an image to keep its pixels (SCLIP)."""
     ignore_below: float = 0.0
     """Confidence below which a pixel is written as ignore (255, or 65535 above 255 classes)."""
     pamr_steps: Annotated[int | None, _unset("the preset's", "INT")] = None
@@ -224,6 +229,10 @@ class LabelOptions:
         if self.num_gpus is not None and (self.num_gpus < 0 or (self.num_gpus > 1 and self.num_gpus % 1)):
             raise ValueError(f"--num-gpus is a fraction below 1 or a whole number, found {self.num_gpus}.")
         allowed_failures(self.max_failures, 1)
+        if self.vocabulary is None and self.benchmark is None:
+            raise ValueError(
+                "--vocabulary is missing; give a bundled name or a file (or --benchmark, which has its own)."
+            )
 
 
 def allowed_failures(limit: str | None, num_images: int) -> int | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from proxyclip.benchmarks import BENCHMARKS, SETTINGS, BenchmarkSettings
 from proxyclip.config import DecodeConfig, ModelConfig, SegmenterConfig, WindowConfig
 
 _DEMO = Path(__file__).parent / "demo"
@@ -16,18 +17,17 @@ _DEMO = Path(__file__).parent / "demo"
 class Preset:
     """A recipe.
 
-    licences: of the weights, by part. background_thresholds: the paper's probability below which a pixel
-    is background, by vocabulary. published_miou: per benchmark vocabulary, in percent, at the
-    benchmark's own settings, which for some differ from the preset's.
+    licences: of the weights, by part. benchmarks: the paper's settings, by vocabulary. published_miou: per
+    benchmark, in percent, at the benchmark's own settings, which for some differ from the preset's.
     """
 
     config: SegmenterConfig
     licences: Mapping[str, str]
-    background_thresholds: Mapping[str, float] = field(default_factory=dict)
+    benchmarks: Mapping[str, BenchmarkSettings] = field(default_factory=dict)
     published_miou: Mapping[str, float] = field(default_factory=dict)
 
 
-_BENCHMARKS = ("voc21", "context60", "coco_object", "voc20", "cityscapes", "context59", "ade20k", "coco_stuff")
+_PUBLISHED_ON = ("voc21", "context60", "coco_object", "voc20", "cityscapes", "context59", "ade20k", "coco_stuff")
 _CLIPS = {
     "b16": ("ViT-B-16-quickgelu", "openai", "MIT"),
     "l14": ("ViT-L-14-quickgelu", "openai", "MIT"),
@@ -56,29 +56,36 @@ def _proxyclip(clip: str, proxy: str) -> Preset:
     return Preset(
         SegmenterConfig(ModelConfig(clip=architecture, clip_pretrained=pretrained, proxy=proxy)),
         licences={"clip": licence, "proxy": _PROXIES[proxy]},
-        background_thresholds={"voc21": 0.2, "context60": 0.15, "coco_object": 0.25},
-        published_miou=dict(zip(_BENCHMARKS, _PUBLISHED.get((clip, proxy), ()), strict=False)),
+        benchmarks=SETTINGS["proxyclip"],
+        published_miou=dict(zip(_PUBLISHED_ON, _PUBLISHED.get((clip, proxy), ()), strict=False)),
     )
 
 
-# Methods that need no proxy: windows, decoding, background thresholds, and published mIoU with ViT-B/16.
+# Methods that need no proxy: windows, decoding, and published mIoU with ViT-B/16.
 _FAMILY = {
+    "clip": (
+        WindowConfig(short_side=448, crop=448, stride=224, pad_multiple=16),
+        DecodeConfig(),
+        (16.4, 8.4, 5.6, 41.9, 5.0, 9.2, 2.9, 4.4),
+    ),
+    "maskclip": (
+        WindowConfig(short_side=448, crop=448, stride=224, pad_multiple=16),
+        DecodeConfig(),
+        (43.4, 23.2, 20.6, 74.9, 24.9, 26.4, 11.9, 16.7),
+    ),
     "clearclip": (
         WindowConfig(short_side=448, crop=448, stride=224, pad_multiple=16),
         DecodeConfig(logit_scale=50.0),
-        {"voc21": 0.5, "context60": 0.15, "coco_object": 0.4},
         (51.8, 32.6, 33.0, 80.9, 30.0, 35.9, 16.7, 23.9),
     ),
     "naclip": (
         WindowConfig(short_side=336, crop=224, stride=112, pad_multiple=1, upsample_twice=True),
         DecodeConfig(pamr_steps=10),
-        {"voc21": 0.1, "context60": 0.1, "coco_object": 0.1},
         (64.1, 35.0, 36.2, 83.0, 38.3, 38.4, 19.1, 25.7),
     ),
     "sclip": (
         WindowConfig(short_side=336, crop=224, stride=112, pad_multiple=1),
         DecodeConfig(),
-        {"voc21": 0.1, "context60": 0.1, "coco_object": 0.1},
         (59.1, 30.4, 30.5, 80.4, 32.2, 34.2, 16.1, 22.4),
     ),
 }
@@ -86,14 +93,14 @@ _FAMILY = {
 
 def _without_proxy(method: str, clip: str) -> Preset:
     architecture, pretrained, licence = _CLIPS[clip]
-    windows, decode, thresholds, published = _FAMILY[method]
+    windows, decode, published = _FAMILY[method]
     return Preset(
         SegmenterConfig(
             ModelConfig(method=method, clip=architecture, clip_pretrained=pretrained, proxy=None), windows, decode
         ),
         licences={"clip": licence},
-        background_thresholds=thresholds,
-        published_miou=dict(zip(_BENCHMARKS, published, strict=True)) if clip == "b16" else {},
+        benchmarks=SETTINGS.get(method, {}),
+        published_miou=dict(zip(_PUBLISHED_ON, published, strict=True)) if clip == "b16" else {},
     )
 
 
@@ -118,3 +125,17 @@ def preset(name: str) -> Preset:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"Unknown preset {name!r}.{hint} Presets: {', '.join(PRESETS)}.")
     return PRESETS[name]
+
+
+def benchmark(preset_name: str, name: str) -> SegmenterConfig:
+    """The recipe behind a published figure: a preset at the settings that its paper has for a benchmark.
+
+    name: of the benchmark's vocabulary ("voc21"). Raises ValueError for unknown names, and where the paper gives none.
+    """
+    chosen = preset(preset_name)
+    if name not in BENCHMARKS:
+        raise ValueError(f"Unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}.")
+    if name not in chosen.benchmarks:
+        known = ", ".join(chosen.benchmarks) or "none"
+        raise ValueError(f"Preset {preset_name!r} has no published settings for benchmark {name!r}; it has: {known}.")
+    return chosen.benchmarks[name].applied_to(chosen.config)

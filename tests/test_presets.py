@@ -9,7 +9,7 @@ from proxyclip.models.attention import METHODS
 from proxyclip.models.vfm import VFMS
 from proxyclip.models.weights import LOCAL_DIR, weight_files
 from proxyclip.presets import PRESETS, preset
-from proxyclip.vocabulary import Vocabulary, bundled_names
+from proxyclip.vocabulary import bundled_names
 
 NAMED = [name for name in PRESETS if name != "demo"]
 
@@ -27,7 +27,7 @@ def test_presets_name_what_exists(name):
         assert chosen.licences.keys() == {"clip"}
         assert model.proxy is None
     assert all(chosen.licences.values())
-    for vocabulary in (*chosen.published_miou, *chosen.background_thresholds):
+    for vocabulary in (*chosen.published_miou, *chosen.benchmarks):
         assert vocabulary in bundled_names()
 
 
@@ -48,13 +48,6 @@ def test_the_relatives_settings():
         assert (config.windows.pad_multiple, config.decode.logit_scale) == (1, 40.0)
     assert (naclip.decode.pamr_steps, naclip.decode.pamr_dilations, sclip.decode.pamr_steps) == (10, (8, 16), 0)
     assert (naclip.windows.upsample_twice, sclip.windows.upsample_twice) == (True, False)
-
-
-def test_background_thresholds_are_for_vocabularies_with_a_background():
-    thresholds = preset("proxyclip-b16-dino-b8").background_thresholds
-    assert thresholds == {"voc21": 0.2, "context60": 0.15, "coco_object": 0.25}
-    for name in thresholds:
-        assert Vocabulary.from_name(name).background is not None
 
 
 @pytest.mark.parametrize(

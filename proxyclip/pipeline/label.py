@@ -27,7 +27,7 @@ from proxyclip.pipeline.progress import RunProgress
 from proxyclip.pipeline.source import ShardSource
 from proxyclip.pipeline.worker import LabelShards, WorkerConfig
 from proxyclip.pipeline.writer import WriteShards
-from proxyclip.presets import preset
+from proxyclip.presets import benchmark, preset
 from proxyclip.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def label(options: LabelOptions) -> Summary:
     unknown names, weights that are not there, an input without images, an output with another recipe.
     """
     options = replace(options, input=Storage(options.input).uri, output=_output_uri(options.output))
-    vocabulary = Vocabulary.load(options.vocabulary, options.embeddings)
+    vocabulary = Vocabulary.load(options.vocabulary or str(options.benchmark), options.embeddings)
     config = segmenter_config(options, vocabulary)
     hashes = weight_hashes(config.model)
     if vocabulary.embeddings is not None and vocabulary.embeddings.shape[1] != clip_embed_dim(config.model):
@@ -125,7 +125,7 @@ def _output_uri(output: str) -> str:
 def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> SegmenterConfig:
     """The preset with what the options replace. ValueError for unknown names and what does not go together."""
     chosen = preset(options.preset)
-    config = chosen.config
+    config = chosen.config if options.benchmark is None else benchmark(options.preset, options.benchmark)
     model = replace(
         config.model, **_given(options, "method", "clip", "clip_pretrained", "clip_weights", "proxy", "proxy_weights")
     )
@@ -140,15 +140,17 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> Segmenter
     decode = replace(
         config.decode,
         ignore_below=options.ignore_below,
-        **_given(options, "logit_scale", "background_threshold", "pamr_steps"),
+        **_given(options, "logit_scale", "background_threshold", "area_threshold", "pamr_steps"),
     )
-    if options.background_threshold is None and vocabulary.background is not None:
-        decode = replace(decode, background_threshold=chosen.background_thresholds.get(vocabulary.name, 0.0))
-    if decode.background_threshold > 0 and vocabulary.background is None:
-        raise ValueError(
-            f"--background-threshold {decode.background_threshold}: vocabulary {vocabulary.name!r} has no background "
-            "class; name one in its file, or leave the threshold out."
-        )
+    known = chosen.benchmarks.get(vocabulary.name)
+    if known is not None and options.benchmark is None and options.background_threshold is None:
+        decode = replace(decode, background_threshold=known.background_threshold)
+    for name in ("background_threshold", "area_threshold"):
+        if getattr(decode, name) > 0 and vocabulary.background is None:
+            raise ValueError(
+                f"--{name.replace('_', '-')} {getattr(decode, name)}: vocabulary {vocabulary.name!r} has no background "
+                "class; name one in its file, or leave the threshold out."
+            )
     return SegmenterConfig(model, replace(config.windows, **_given(options, "short_side", "crop", "stride")), decode)
 
 
