@@ -48,7 +48,7 @@ CLASSES = {
 @pytest.mark.parametrize("name", CLASSES)
 def test_decoding_equals_the_plain_way(name, at_once, monkeypatch):
     if at_once is not None:
-        monkeypatch.setattr(decode, "LOGITS_AT_ONCE", at_once)
+        monkeypatch.setitem(decode.LOGITS_AT_ONCE, "cpu", at_once)
     case = random_case((43, 61) if at_once is None or at_once > 1 else (7, 9), CLASSES[name])
     decoded = decode_features(*case, logit_scale=40.0)
     winner, confidence, margin = decode_plainly(*case, logit_scale=40.0)
@@ -72,7 +72,7 @@ def test_extreme_scales_stay_finite():
 @pytest.mark.parametrize("counts", [[1] * 8, [1, 2, 1, 1, 1, 2, 1, 1]], ids=["names", "synonyms"])
 def test_ties_go_to_the_first_class(counts, at_once, monkeypatch):
     """Classes 1 and 5 share all queries; whatever rounding does to products of other shapes, 5 never wins."""
-    monkeypatch.setattr(decode, "LOGITS_AT_ONCE", at_once)
+    monkeypatch.setitem(decode.LOGITS_AT_ONCE, "cpu", at_once)
     features, plan, embeddings, query_class = random_case((50, 60) if at_once > 1 else (9, 12), counts)
     embeddings[query_class == 5] = embeddings[query_class == 1]
     winner = decode_features(features, plan, embeddings, query_class, logit_scale=40.0).winner
@@ -103,7 +103,7 @@ def test_synonyms_split_the_mass_of_their_class():
 
 @pytest.mark.parametrize("image_hw", [(120, 160), (300, 40), (16, 24), (9, 12)], ids=str)
 def test_queries_times_pixels_are_never_held(image_hw, monkeypatch):
-    monkeypatch.setattr(decode, "LOGITS_AT_ONCE", 50_000)
+    monkeypatch.setitem(decode.LOGITS_AT_ONCE, "cpu", 50_000)
     case = random_case(image_hw, [1, 2, 3] * 200)
     inputs = max(case[0].numel(), case[2].numel(), *(side * side * 8 for side in image_hw))
     bound = max(50_000, image_hw[0] * image_hw[1], inputs)
@@ -129,7 +129,7 @@ def decode_by_area_plainly(case, area_threshold, background):
 @pytest.mark.parametrize("area_threshold", [0.1, 0.2, 1.0])
 def test_small_classes_lose_their_pixels(area_threshold, background, at_once, monkeypatch):
     if at_once is not None:
-        monkeypatch.setattr(decode, "LOGITS_AT_ONCE", at_once)
+        monkeypatch.setitem(decode.LOGITS_AT_ONCE, "cpu", at_once)
     case = random_case((43, 61), CLASSES["synonyms"])
     plain, confidence = decode_by_area_plainly(case, area_threshold, background)
     decoded = decode_features(*case, logit_scale=40.0, area_threshold=area_threshold, background=background)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from proxyclip.models.windows import WindowPlan, stitch_matrix
 
-# Logits held at once; 2**24 float32 values are 64 MB.
-LOGITS_AT_ONCE = 2**24
+# Logits held at once. On a CPU they stay in its cache (8 MB of float32); a GPU wants long kernels (512 MB).
+LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**27}
+MAPS_AT_ONCE = 2**24  # the same for maps of whole images
 
 
 @dataclass(frozen=True)
@@ -44,47 +45,202 @@ def decode_features(
     area_threshold: a class other than `background` whose share of all pixels that are not background is at most this
     cannot win, and labels are taken again (SCLIP, 2312.01597, on VOC21); its probability still counts in the softmax.
     """
-    grid, to_y, to_x = _stitching(features, plan)
-    height, width = to_y.shape[0], to_x.shape[0]
-    pixels = max(height, to_y.shape[1]) * max(width, to_x.shape[1])  # the grid has more patches than a tiny image
-    chunks = list(_class_chunks(query_class, LOGITS_AT_ONCE // pixels))
-    largest = max(stop - start for start, stop, _, _ in chunks)
-    rows_at_once = height if refine else max(LOGITS_AT_ONCE // (width * largest), 1)  # neighbours cross strips
+    stitch = _Stitch.of(features, plan)
+    classes = _Classes(query_class)
 
     def decode(allowed: Tensor | None) -> Decoded:
-        winner = torch.empty(height, width, dtype=torch.int32, device=grid.device)
-        confidence = torch.empty(height, width, device=grid.device)
-        margin = torch.empty_like(confidence)
-        for top in range(0, height, rows_at_once):
-            rows = slice(top, top + rows_at_once)
-            winner[rows], confidence[rows], margin[rows] = _decode_strip(
-                grid, to_y[rows], to_x, text_embeddings, query_class, chunks, logit_scale, refine, allowed
-            )
-        return Decoded(winner, confidence, margin)
+        if refine is None:
+            return _decode_tiles(stitch, text_embeddings * logit_scale, classes, allowed)
+        return _decode_maps(stitch, text_embeddings, classes, allowed, lambda maps: logit_scale * refine(maps))
 
     decoded = decode(allowed=None)
     if area_threshold == 0 or background is None:
         return decoded
-    return decode(allowed=_large_enough(decoded.winner, chunks[-1][3], background, area_threshold))
+    return decode(allowed=_large_enough(decoded.winner, classes.count, background, area_threshold))
 
 
 def dense_logits(features: Tensor, plan: WindowPlan, text_embeddings: Tensor) -> Tensor:
     """Cosines of all queries at once, (Q, H, W) float32: the plain result, without the memory bound."""
-    grid, to_y, to_x = _stitching(features, plan)
-    return _stitch(grid, to_y, to_x, text_embeddings)
+    return _Stitch.of(features, plan).maps(text_embeddings)
 
 
-def _stitching(features: Tensor, plan: WindowPlan) -> tuple[Tensor, Tensor, Tensor]:
-    """The windows' grids laid side by side (rows * grid_h, columns * grid_w, E), and the matrices that stitch them."""
-    rows, columns, grid_h, grid_w, width = features.shape
-    to_y = stitch_matrix(plan.y, grid_h, plan.whole).to(features.device)  # (H, rows * grid_h)
-    to_x = stitch_matrix(plan.x, grid_w, plan.whole).to(features.device)  # (W, columns * grid_w)
-    return features.permute(0, 2, 1, 3, 4).reshape(rows * grid_h, columns * grid_w, width), to_y, to_x
+@dataclass(frozen=True)
+class _Stitch:
+    """The windows' grids laid side by side, and the matrices that take them to pixels.
+
+    grid: (rows * grid_h, columns * grid_w, E). to_y: (H, rows * grid_h). to_x: (W, columns * grid_w).
+    """
+
+    grid: Tensor
+    to_y: Tensor
+    to_x: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, plan: WindowPlan) -> _Stitch:
+        rows, columns, grid_h, grid_w, width = features.shape
+        return cls(
+            features.permute(0, 2, 1, 3, 4).reshape(rows * grid_h, columns * grid_w, width),
+            stitch_matrix(plan.y, grid_h, plan.whole).to(features.device),
+            stitch_matrix(plan.x, grid_w, plan.whole).to(features.device),
+        )
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        return self.to_y.shape[0], self.to_x.shape[0]
+
+    def maps(self, text_embeddings: Tensor) -> Tensor:
+        """Cosines of all pixels, query by query: (Q, H, W)."""
+        return self.to_y @ ((self.grid @ text_embeddings.T).permute(2, 0, 1) @ self.to_x.T)
+
+    def tiles(self, text_embeddings: Tensor, at_once: int) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Products with all pixels, tile by tile: rows, columns and (h, w, Q), at most `at_once` values or one pixel.
+
+        A row of pixels sees few rows of the grid. These are projected to queries and brought to the width of the
+        tile once, and kept while the tiles below need them.
+        """
+        height, width = self.image_hw
+        num_queries = len(text_embeddings)
+        # Equal queries in different columns of a product may round differently, and a tie would be none.
+        distinct, inverse = text_embeddings.unique(dim=0, return_inverse=True)
+        queries = (distinct if len(distinct) < num_queries else text_embeddings).T.contiguous()  # (E, Q)
+        h, w = self._tile_hw(at_once // num_queries)
+        for left in range(0, width, w):
+            columns = slice(left, left + w)
+            used_x = _used(self.to_x[columns])
+            to_x = self.to_x[columns][:, used_x]
+            kept: dict[int, Tensor] = {}
+            for top in range(0, height, h):
+                rows = slice(top, top + h)
+                used_y = _used(self.to_y[rows])
+                kept = {
+                    row: kept[row] if row in kept else to_x @ (self.grid[row, used_x] @ queries)
+                    for row in used_y.tolist()
+                }
+                wide = torch.stack(list(kept.values()))  # (n, w, Q)
+                tile = (self.to_y[rows][:, used_y] @ wide.flatten(1)).unflatten(1, wide.shape[1:])
+                yield rows, columns, tile[..., inverse] if len(distinct) < num_queries else tile
+
+    def _tile_hw(self, pixels: int) -> tuple[int, int]:
+        """Height and width of a tile that has at most `pixels` pixels, and sees no more rows of the grid than that."""
+        height, width = self.image_hw
+        seen_by_one = int((self.to_y != 0).sum(dim=1).max())
+        w = max(min(width, pixels // seen_by_one), 1)
+        h = max(min(height, pixels // w), 1)
+        while h > 1 and max(len(_used(rows)) for rows in self.to_y.split(h)) * w > pixels:
+            h = (h + 1) // 2
+        return h, w
 
 
-def _stitch(grid: Tensor, to_y: Tensor, to_x: Tensor, text_embeddings: Tensor) -> Tensor:
-    """Project to queries on the grid, then to pixels: (Q, H, W)."""
-    return to_y @ ((grid @ text_embeddings.T).permute(2, 0, 1) @ to_x.T)
+def _used(matrix: Tensor) -> Tensor:
+    """The columns that hold anything."""
+    return matrix.any(dim=0).nonzero().flatten()
+
+
+class _Classes:
+    """Which queries belong to which class."""
+
+    def __init__(self, query_class: Tensor) -> None:
+        counts = torch.bincount(query_class)
+        self.counts: list[int] = counts.tolist()
+        self.count = len(self.counts)
+        self.first = (counts.cumsum(0) - counts).to(query_class.device)  # (K,) first query of each class
+        # Classes with a second query, with a third, and so on.
+        self.further = [(counts > rank).nonzero().flatten() for rank in range(1, max(self.counts))]
+
+    def maximum(self, logits: Tensor) -> Tensor:
+        """Maximum over the queries of each class: (..., Q) to (..., K)."""
+        if not self.further:
+            return logits
+        by_class = logits[..., self.first]
+        for rank, classes in enumerate(self.further, start=1):
+            others = logits[..., self.first[classes] + rank]
+            by_class[..., classes] = torch.maximum(by_class[..., classes], others)
+        return by_class
+
+    def chunks(self, wanted: int) -> Iterator[tuple[slice, slice]]:
+        """Runs of whole classes, near `wanted` queries each: their queries, and themselves."""
+        start = first = stop = 0
+        for index, count in enumerate(self.counts):
+            if stop > start and stop + count - start > wanted:
+                yield slice(start, stop), slice(first, index)
+                start, first = stop, index
+            stop += count
+        yield slice(start, stop), slice(first, self.count)
+
+
+def _decode_tiles(stitch: _Stitch, scaled: Tensor, classes: _Classes, allowed: Tensor | None) -> Decoded:
+    """Tile by tile, all queries of a pixel side by side."""
+    decoded = _empty(stitch)
+    for rows, columns, logits in stitch.tiles(scaled, LOGITS_AT_ONCE[stitch.grid.device.type]):
+        by_class = classes.maximum(logits)
+        peak = by_class.amax(dim=-1, keepdim=True)
+        if allowed is not None:
+            by_class = by_class.masked_fill(~allowed, -torch.inf)
+        best, winner = by_class.max(dim=-1, keepdim=True)
+        second = _runner_up(by_class, winner, dim=-1)
+        total = (logits - peak).exp_().sum(dim=-1, keepdim=True)
+        confidence = (best - peak).exp_() / total
+        decoded.winner[rows, columns] = winner[..., 0]
+        decoded.confidence[rows, columns] = confidence[..., 0]
+        decoded.margin[rows, columns] = (confidence * (1 - (second - best).exp_()))[..., 0]
+    return decoded
+
+
+def _decode_maps(
+    stitch: _Stitch,
+    text_embeddings: Tensor,
+    classes: _Classes,
+    allowed: Tensor | None,
+    logits_of: Callable[[Tensor], Tensor],
+) -> Decoded:
+    """Class by class over the whole image, since refinement takes each map with its neighbours."""
+    height, width = stitch.image_hw
+    device = stitch.grid.device
+    pixels = max(height, stitch.grid.shape[0]) * max(width, stitch.grid.shape[1])  # a tiny image has more patches
+    best = torch.full((height, width), -torch.inf, device=device)
+    second, peak = best.clone(), best.clone()  # peak: of all classes
+    total = torch.zeros(height, width, device=device)  # sum over queries of exp(logit - peak)
+    winner = torch.zeros(height, width, dtype=torch.int32, device=device)
+    for queries, members in classes.chunks(MAPS_AT_ONCE // pixels):
+        logits = logits_of(stitch.maps(text_embeddings[queries]))
+        by_class = _map_maximum(logits, classes.counts[members])
+        top, index = by_class.max(dim=0, keepdim=True)
+        new_peak = torch.maximum(peak, top[0])
+        total = total * (peak - new_peak).exp_() + (logits - new_peak).exp_().sum(dim=0)
+        peak = new_peak
+        if allowed is not None:
+            by_class = by_class.masked_fill(~allowed[members, None, None], -torch.inf)
+            top, index = by_class.max(dim=0, keepdim=True)
+        runner_up = _runner_up(by_class, index, dim=0)[0]
+        second = torch.maximum(torch.maximum(second, runner_up), torch.minimum(best, top[0]))
+        winner = torch.where(top[0] > best, (index[0] + members.start).int(), winner)
+        best = torch.maximum(best, top[0])
+    confidence = (best - peak).exp_() / total
+    return Decoded(winner, confidence, confidence * (1 - (second - best).exp_()))
+
+
+def _runner_up(by_class: Tensor, winner: Tensor, dim: int) -> Tensor:
+    """The second largest along `dim`, kept as a dimension; -inf where there is no second."""
+    at_winner = by_class.gather(dim, winner)
+    second = by_class.scatter_(dim, winner, -torch.inf).amax(dim=dim, keepdim=True)
+    by_class.scatter_(dim, winner, at_winner)
+    return second
+
+
+def _map_maximum(logits: Tensor, counts: Sequence[int]) -> Tensor:
+    """Maximum over the queries of each class: (Q, H, W) to (len(counts), H, W)."""
+    if len(counts) == logits.shape[0]:
+        return logits
+    return torch.stack([part.amax(dim=0) for part in logits.split(list(counts))])
+
+
+def _empty(stitch: _Stitch) -> Decoded:
+    shape, device = stitch.image_hw, stitch.grid.device
+    return Decoded(
+        torch.empty(shape, dtype=torch.int32, device=device),
+        torch.empty(shape, device=device),
+        torch.empty(shape, device=device),
+    )
 
 
 def _large_enough(winner: Tensor, num_classes: int, background: int, area_threshold: float) -> Tensor:
@@ -94,61 +250,3 @@ def _large_enough(winner: Tensor, num_classes: int, background: int, area_thresh
     allowed = areas > area_threshold * areas.sum()
     allowed[background] = True
     return allowed
-
-
-def _class_chunks(query_class: Tensor, wanted: int) -> Iterator[tuple[int, int, int, int]]:
-    """Runs of queries (start, stop) of whole classes (first, last + 1), near `wanted` queries each."""
-    counts = torch.bincount(query_class).tolist()
-    start = first = stop = 0
-    for index, count in enumerate(counts):
-        if stop > start and stop + count - start > wanted:
-            yield start, stop, first, index
-            start, first = stop, index
-        stop += count
-    yield start, stop, first, len(counts)
-
-
-def _decode_strip(
-    grid: Tensor,
-    to_y: Tensor,
-    to_x: Tensor,
-    text_embeddings: Tensor,
-    query_class: Tensor,
-    chunks: list[tuple[int, int, int, int]],
-    logit_scale: float,
-    refine: Callable[[Tensor], Tensor] | None,
-    allowed: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of the image that `to_y` gives: winner (of the `allowed` classes), confidence, margin, each (rows, W)."""
-    used = to_y.any(dim=0).nonzero()  # a strip of pixels sees few rows of the grid
-    low, high = int(used.min()), int(used.max()) + 1
-    shape = (to_y.shape[0], to_x.shape[0])
-    best = torch.full(shape, -torch.inf, device=grid.device)
-    second, peak = best.clone(), best.clone()  # peak: of all classes
-    total = torch.zeros(shape, device=grid.device)  # sum over queries of exp(logit - peak)
-    winner = torch.zeros(shape, dtype=torch.int64, device=grid.device)
-    for start, stop, first, last in chunks:
-        cosines = _stitch(grid[low:high], to_y[:, low:high], to_x, text_embeddings[start:stop])
-        logits = logit_scale * (refine(cosines) if refine else cosines)
-        by_class = _class_maximum(logits, query_class[start:stop] - first, last - first)
-        top, index = by_class.max(dim=0)
-        new_peak = torch.maximum(peak, top)
-        total = total * (peak - new_peak).exp() + (logits - new_peak).exp_().sum(dim=0)
-        peak = new_peak
-        if allowed is not None:
-            by_class = by_class.masked_fill(~allowed[first:last, None, None], -torch.inf)
-            top, index = by_class.max(dim=0)
-        runner_up = by_class.scatter(0, index[None], -torch.inf).amax(dim=0)
-        second = torch.maximum(torch.maximum(second, runner_up), torch.minimum(best, top))
-        winner = torch.where(top > best, index + first, winner)
-        best = torch.maximum(best, top)
-    confidence = (best - peak).exp() / total
-    return winner, confidence, confidence * (1 - (second - best).exp())
-
-
-def _class_maximum(logits: Tensor, query_class: Tensor, num_classes: int) -> Tensor:
-    """Maximum over the queries of each class: (Q, H, W) to (num_classes, H, W)."""
-    if num_classes == logits.shape[0]:
-        return logits
-    counts = torch.bincount(query_class, minlength=num_classes).tolist()
-    return torch.stack([part.amax(dim=0) for part in logits.split(counts)])

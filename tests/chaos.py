@@ -1,0 +1,145 @@
+"""A cluster of several nodes on this machine, a job on it, and a hand that kills parts of either."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from time import monotonic
+
+import psutil
+import ray.cluster_utils
+
+from proxyclip.dataset.schemas import KINDS
+from proxyclip.dataset.shards import committed_shards, read_commit, read_table
+from proxyclip.dataset.store import Storage
+
+Kill = str  # "driver", "actor", "worker", "node" or "none"
+KILLS = ("driver", "actor", "worker", "node")
+
+
+class ChaosCluster:
+    """A head without work for actors' sake, and nodes that may die; all on loopback."""
+
+    def __init__(self, num_nodes: int, cpus_per_node: float) -> None:
+        self._cpus = cpus_per_node
+        # Ray's own switch for machines that must not listen to the network.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        head = {"num_cpus": cpus_per_node, "include_dashboard": False}
+        self._cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+        self._nodes = [self._cluster.add_node(num_cpus=cpus_per_node) for _ in range(num_nodes - 1)]
+        self.address: str = self._cluster.address
+
+    def kill_node(self, rng: random.Random) -> bool:
+        """Kill a node other than the head, with all that runs on it, and put a new one in its place."""
+        node = rng.choice(self._nodes)
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        family = [raylet, *raylet.children(recursive=True)]
+        self._nodes.remove(node)
+        self._cluster.remove_node(node, allow_graceful=False)
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._nodes.append(self._cluster.add_node(num_cpus=self._cpus, wait=False))
+        return True
+
+    def kill_process(self, rng: random.Random, *, actor: bool) -> bool:
+        """Kill one actor, or one worker process that is none; False where there is none yet."""
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                title = process.cmdline()[0]
+                if title.startswith("ray::") and not title.endswith("Agent") and ("MapWorker" in title) == actor:
+                    found.append(process)
+        for process in rng.sample(found, len(found)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                return True
+        return False
+
+    def shutdown(self) -> None:
+        self._cluster.shutdown()
+
+
+def run_and_kill(
+    cluster: ChaosCluster,
+    command: Sequence[str],
+    kill: Kill,
+    after_s: float,
+    rng: random.Random,
+    timeout_s: float = 180,
+) -> tuple[int, str]:
+    """Start the job, kill a part of it or of the cluster after a while, wait. Returns exit code and what it said."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as job:
+        said: list[str] = []
+        reader = threading.Thread(target=lambda: said.extend(job.stdout or ()))
+        reader.start()
+        deadline = monotonic() + timeout_s
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.wait(after_s)
+        while job.poll() is None and not _strike(cluster, kill, job.pid, rng):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                job.wait(0.05)  # what is to be killed is not there yet
+        try:
+            job.wait(deadline - monotonic())
+        except subprocess.TimeoutExpired:
+            job.kill()
+            raise
+        finally:
+            reader.join()
+        return job.returncode, "".join(said)
+
+
+def _strike(cluster: ChaosCluster, kill: Kill, driver: int, rng: random.Random) -> bool:
+    if kill == "driver":
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(driver, signal.SIGKILL)
+        return True
+    if kill == "node":
+        return cluster.kill_node(rng)
+    return kill == "none" or cluster.kill_process(rng, actor=kill == "actor")
+
+
+@contextlib.contextmanager
+def polling_reader(output: str) -> Iterator[Callable[[], int]]:
+    """Reads every shard as soon as it is committed, all the while; raises what went wrong. Gives how many it read."""
+    storage, stop, seen = Storage(output), threading.Event(), set()
+    errors: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while not stop.wait(0.1):
+                for shard in set(committed_shards(storage)) - seen:
+                    commit = read_commit(storage, shard)
+                    rows = {kind: read_table(storage, commit, kind).num_rows for kind in KINDS}
+                    assert rows["masks"] == commit.labelled
+                    assert rows["failures"] == commit.failed
+                    seen.add(shard)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield lambda: len(seen)
+    finally:
+        stop.set()
+        thread.join()
+        if errors:
+            raise errors[0]
+
+
+def visible_files(output: Path) -> dict[str, bytes]:
+    """All files of an output but those that a killed writer left under a temporary name."""
+    return {
+        str(path.relative_to(output)): path.read_bytes()
+        for path in sorted(output.rglob("*"))
+        if path.is_file() and not path.name.startswith(".proxyclip-tmp-")
+    }
