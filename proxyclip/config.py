@@ -33,7 +33,7 @@ class ModelConfig:
     clip_pretrained: tag of open_clip's weights; not used with local files.
     clip_weights, proxy_weights: local files that replace the download. Recipes know weights by their
     hash (`models.weights`), so paths do not count.
-    proxy: a key of `models.vfm.VFMS`, the name of a timm vision transformer, or "local-dir:FOLDER".
+    proxy: a key of `vfms.VFMS`, the name of a timm vision transformer, or "local-dir:FOLDER".
     beta, gamma: shift and scale of the proxy attention (ProxyCLIP, sec. 3.2).
     """
 
@@ -174,7 +174,7 @@ class LabelOptions:
     clip_weights: Annotated[str | None, _unset("downloaded by name", "FILE")] = None
     """Local weights of CLIP."""
     proxy: Annotated[str | None, _unset("the preset's", "STR")] = None
-    """dino-s8, dino-s16, dino-b8, dino-b16, a timm vision transformer, or local-dir:FOLDER."""
+    """A name of the README (dino-b8, dinov3-b16, sam-b, ...), a timm vision transformer, or local-dir:FOLDER."""
     proxy_weights: Annotated[str | None, _unset("downloaded by name", "FILE")] = None
     """Local weights of the proxy."""
     short_side: Annotated[int | None, _unset("the preset's", "INT")] = None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from proxyclip.benchmarks import BENCHMARKS, SETTINGS, BenchmarkSettings
 from proxyclip.config import DecodeConfig, ModelConfig, SegmenterConfig, WindowConfig
+from proxyclip.vfms import VFMS
 
 _DEMO = Path(__file__).parent / "demo"
 
@@ -33,16 +34,19 @@ _CLIPS = {
     "l14": ("ViT-L-14-quickgelu", "openai", "MIT"),
     "h14": ("ViT-H-14", "laion2b_s32b_b79k", "MIT"),
 }
-_PROXIES = {
-    "dino-s8": "Apache-2.0",
-    "dino-s16": "Apache-2.0",
-    "dino-b8": "Apache-2.0",
-    "dino-b16": "Apache-2.0",
-    "dinov2-b14": "Apache-2.0",
-    "dinov2-reg-b14": "Apache-2.0",
-    "mae-b16": "CC-BY-NC-4.0",
-    "sam-b": "Apache-2.0",
-}
+_PROXIES = (
+    "dino-s8",
+    "dino-s16",
+    "dino-b8",
+    "dino-b16",
+    "dinov2-b14",
+    "dinov2-reg-b14",
+    "dinov3-b16",
+    "pe-spatial-b16",
+    "radio-v3-b16",
+    "mae-b16",
+    "sam-b",
+)
 _PUBLISHED = {
     ("b16", "dino-b8"): (61.3, 35.3, 37.5, 80.3, 38.1, 39.1, 20.2, 26.5),
     ("b16", "dino-b16"): (59.1, 35.2, 36.2, 78.2, 38.1, 38.8, 19.6, 26.2),
@@ -55,7 +59,7 @@ def _proxyclip(clip: str, proxy: str) -> Preset:
     architecture, pretrained, licence = _CLIPS[clip]
     return Preset(
         SegmenterConfig(ModelConfig(clip=architecture, clip_pretrained=pretrained, proxy=proxy)),
-        licences={"clip": licence, "proxy": _PROXIES[proxy]},
+        licences={"clip": licence, "proxy": VFMS[proxy].licence},
         benchmarks=SETTINGS["proxyclip"],
         published_miou=dict(zip(_PUBLISHED_ON, _PUBLISHED.get((clip, proxy), ()), strict=False)),
     )

@@ -6,9 +6,9 @@ import open_clip
 import pytest
 
 from proxyclip.models.attention import METHODS
-from proxyclip.models.vfm import VFMS
 from proxyclip.models.weights import LOCAL_DIR, weight_files
 from proxyclip.presets import PRESETS, preset
+from proxyclip.vfms import VFMS
 from proxyclip.vocabulary import bundled_names
 
 NAMED = [name for name in PRESETS if name != "demo"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "proxyclip"
-FOUNDATION = {"config", "vocabulary", "vocabulary_checks", "vocabulary_files", "templates", "image", "picture"}
+FOUNDATION = {"config", "vocabulary", "vocabulary_checks", "vocabulary_files", "templates", "image", "picture", "vfms"}
 ALLOWED = {
     "models": FOUNDATION | {"models", "presets"},
     "dataset": FOUNDATION | {"dataset"},

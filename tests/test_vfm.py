@@ -6,11 +6,10 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT
 from tiny import PROXY_CONFIG, tiny_vit
 
-from proxyclip.models.vfm import IMAGENET_MEAN, VFMS, TimmProxy
+from proxyclip.models.vfm import IMAGENET_MEAN, TimmProxy
 from proxyclip.models.vfm_sam import SamProxy
 
 
@@ -86,19 +85,6 @@ def test_mean_and_std_come_from_the_arguments_or_the_model_or_imagenet():
     model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
     assert TimmProxy(model).std == (0.25, 0.25, 0.25)
     assert TimmProxy(model, mean=[0.1, 0.2, 0.3]).mean == (0.1, 0.2, 0.3)
-
-
-@pytest.mark.parametrize("name", VFMS)
-def test_the_proxies_are_models_with_weights(name):
-    spec = VFMS[name]
-    assert spec.licence
-    if spec.model.startswith("segment-anything/"):
-        assert spec.model.removeprefix("segment-anything/") in sam_model_registry
-        return
-    assert timm.is_model(spec.model.split(".")[0])
-    assert timm.get_pretrained_cfg(spec.model).hf_hub_id
-    family = name.split("-")[0]
-    assert spec.positions == {"dino": "offset", "dinov2": "antialias", "mae": "size"}[family]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80)])

@@ -16,8 +16,8 @@ from segment_anything.modeling import ImageEncoderViT
 from tiny import CLIP_CONFIG, save_local_models, tiny_clip, tiny_vit
 
 from proxyclip.config import ModelConfig
-from proxyclip.models.vfm import VFMS, VfmSpec
 from proxyclip.models.weights import load_clip, load_proxy, weight_files, weight_hashes
+from proxyclip.vfms import VFMS, VfmSpec
 
 
 @pytest.fixture(scope="module")

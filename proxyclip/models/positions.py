@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PositionRule = Literal["offset", "antialias", "size"]
+from proxyclip.vfms import PositionRule
 
 
 def interpolate_positions(

@@ -21,6 +21,7 @@ from proxyclip.models.decode import decode_features, dense_logits
 from proxyclip.models.refine import pamr, pamr_affinity
 from proxyclip.models.text import cached_embeddings
 from proxyclip.models.vfm import Proxy, TimmProxy
+from proxyclip.models.vfm_generic import FeatureMapProxy, as_proxy
 from proxyclip.models.vfm_sam import SamProxy
 from proxyclip.models.windows import WindowPlan, cut_windows, plan_windows
 from proxyclip.picture import overlay
@@ -84,15 +85,15 @@ class Segmentation:
 class Segmenter:
     """ProxyCLIP (2408.04883) and its relatives over sliding windows, training-free.
 
-    clip: a `ClipEncoder` or an open_clip model. proxy: a `TimmProxy`, a `SamProxy` or a timm vision transformer; needed
-    by methods that use one. batch_windows: windows that go through the encoders together on a GPU; on a CPU
-    they go one by one, which is as fast, and keeps every bit of a result independent of its batch.
+    clip: a `ClipEncoder` or an open_clip model. proxy: a `TimmProxy`, `FeatureMapProxy` or `SamProxy`, or a timm vision
+    transformer; needed by methods that use one. batch_windows: windows that go through the encoders together on a GPU;
+    on a CPU they go one by one, which is as fast, and keeps every bit of a result independent of its batch.
     """
 
     def __init__(
         self,
         clip: ClipEncoder | nn.Module,
-        proxy: TimmProxy | SamProxy | nn.Module | None = None,
+        proxy: TimmProxy | FeatureMapProxy | SamProxy | nn.Module | None = None,
         config: SegmenterConfig | None = None,
         *,
         device: str | torch.device = "cpu",
@@ -112,7 +113,7 @@ class Segmenter:
         if self.method.attention is None:
             if proxy is None:
                 raise ValueError(f"Method {model.method!r} needs a proxy; pass one, or choose another method.")
-            adapted = proxy if isinstance(proxy, TimmProxy | SamProxy) else TimmProxy(proxy)
+            adapted = proxy if isinstance(proxy, TimmProxy | FeatureMapProxy | SamProxy) else as_proxy(proxy)
             self.proxy = adapted.to(self.device)
             self.proxy.set_trunk_dtype(getattr(torch, model.dtype))
 

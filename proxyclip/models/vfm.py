@@ -1,9 +1,8 @@
-"""The proxies: vision foundation models whose patch similarity steers CLIP."""
+"""What a proxy is, and the plain vision transformers of ProxyCLIP: DINO, DINOv2, MAE."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -12,43 +11,11 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from proxyclip.models.positions import PositionRule, interpolate_positions
+from proxyclip.models.positions import interpolate_positions
+from proxyclip.vfms import PositionRule
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class VfmSpec:
-    """A proxy by name: its model, its rule for positions, the licence of its weights.
-
-    model: a timm model, or "segment-anything/" and one of its models. square: every window is resized to crop x crop,
-    as ProxyCLIP does for MAE.
-    """
-
-    model: str
-    licence: str
-    positions: PositionRule = "antialias"
-    square: bool = False
-
-
-VFMS: dict[str, VfmSpec] = {
-    "dino-s8": VfmSpec("vit_small_patch8_224.dino", "Apache-2.0", "offset"),
-    "dino-s16": VfmSpec("vit_small_patch16_224.dino", "Apache-2.0", "offset"),
-    "dino-b8": VfmSpec("vit_base_patch8_224.dino", "Apache-2.0", "offset"),
-    "dino-b16": VfmSpec("vit_base_patch16_224.dino", "Apache-2.0", "offset"),
-    "dinov2-s14": VfmSpec("vit_small_patch14_dinov2.lvd142m", "Apache-2.0"),
-    "dinov2-b14": VfmSpec("vit_base_patch14_dinov2.lvd142m", "Apache-2.0"),
-    "dinov2-l14": VfmSpec("vit_large_patch14_dinov2.lvd142m", "Apache-2.0"),
-    "dinov2-reg-s14": VfmSpec("vit_small_patch14_reg4_dinov2.lvd142m", "Apache-2.0"),
-    "dinov2-reg-b14": VfmSpec("vit_base_patch14_reg4_dinov2.lvd142m", "Apache-2.0"),
-    "dinov2-reg-l14": VfmSpec("vit_large_patch14_reg4_dinov2.lvd142m", "Apache-2.0"),
-    "mae-b16": VfmSpec("vit_base_patch16_224.mae", "CC-BY-NC-4.0", "size", square=True),
-    "mae-l16": VfmSpec("vit_large_patch16_224.mae", "CC-BY-NC-4.0", "size", square=True),
-    "sam-b": VfmSpec("segment-anything/vit_b", "Apache-2.0"),
-    "sam-l": VfmSpec("segment-anything/vit_l", "Apache-2.0"),
-    "sam-h": VfmSpec("segment-anything/vit_h", "Apache-2.0"),
-}
 
 
 class Proxy(Protocol):
@@ -62,6 +29,16 @@ class Proxy(Protocol):
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """pixels: (B, 3, H, W) float32, normalised. Returns features (B, N, C) float32 and the grid (h, w)."""
+
+
+def is_plain_vit(model: nn.Module) -> bool:
+    """Whether `TimmProxy` takes a model."""
+    return (
+        isinstance(model, VisionTransformer)
+        and model.pos_embed is not None
+        and not hasattr(model, "dist_token")
+        and isinstance(model.patch_embed, PatchEmbed)
+    )
 
 
 class TimmProxy(nn.Module):
@@ -81,12 +58,7 @@ class TimmProxy(nn.Module):
         side_px: int | None = None,
     ) -> None:
         super().__init__()
-        if (
-            not isinstance(model, VisionTransformer)
-            or model.pos_embed is None
-            or hasattr(model, "dist_token")
-            or not isinstance(model.patch_embed, PatchEmbed)
-        ):
+        if not is_plain_vit(model):
             raise ValueError(
                 f"The proxy is a {type(model).__name__}; wanted a timm VisionTransformer with absolute "
                 "position embeddings (DINO, DeiT, supervised ViTs), without a distillation token or convolutional stem."

@@ -20,16 +20,21 @@ from torch import Tensor, nn
 
 from proxyclip.config import ModelConfig
 from proxyclip.models.clip import ClipEncoder
-from proxyclip.models.vfm import VFMS, TimmProxy, VfmSpec
+from proxyclip.models.vfm import TimmProxy, is_plain_vit
+from proxyclip.models.vfm_generic import FeatureMapProxy, as_proxy
 from proxyclip.models.vfm_sam import SamProxy, build_sam_encoder
+from proxyclip.vfms import VFMS, VfmSpec, forbids_commercial_use
 
 logger = logging.getLogger(__name__)
 
 LOCAL_DIR = "local-dir:"
 _SAM = "segment-anything/"
 
-# Classifiers and reconstruction heads, which a proxy does without.
-_HEADS = ("head.", "head_dist.", "fc_norm.", "mask_token", "decoder")
+# Classifiers, poolers and reconstruction heads, which a proxy does without, in the file as in the model.
+_HEADS = ("head.", "head_dist.", "attn_pool.", "mask_token", "decoder")
+
+# Beside the networks: norms of poolers that the model lacks, and tables of rotary positions, which it computes.
+_PROXY_SPARE = ("fc_norm.", "rope.")
 
 # Beside the networks: a SigLIP constant, and what OpenAI's TorchScript archives say of themselves.
 _CLIP_SPARE = ("logit_bias", "input_resolution", "context_length", "vocab_size")
@@ -81,7 +86,7 @@ def load_clip(config: ModelConfig) -> ClipEncoder:
     return ClipEncoder(model, tokenizer, preprocess.get("mean"), preprocess.get("std"))
 
 
-def load_proxy(config: ModelConfig, crop: int) -> TimmProxy | SamProxy | None:
+def load_proxy(config: ModelConfig, crop: int) -> TimmProxy | FeatureMapProxy | SamProxy | None:
     """The proxy of a configuration, in float32 on the CPU, or None where it names none. crop: side of a window."""
     if config.proxy is None:
         return None
@@ -90,10 +95,10 @@ def load_proxy(config: ModelConfig, crop: int) -> TimmProxy | SamProxy | None:
     if config.proxy.startswith(LOCAL_DIR):
         architecture = _architecture(config.proxy)
         model: nn.Module = timm.models.VisionTransformer(**architecture["model_args"])
-        _load(model, state, path, what, spare=_HEADS)
+        _load(model, state, path, what, spare=_PROXY_SPARE, unused=_HEADS)
         return TimmProxy(model, architecture.get("positions", "antialias"))
     spec = _vfm_spec(config.proxy)
-    if "-NC-" in spec.licence:
+    if forbids_commercial_use(spec.licence):
         logger.warning("The weights of %s are licensed %s: not for commercial use.", config.proxy, spec.licence)
     if spec.model.startswith(_SAM):
         encoder = build_sam_encoder(spec.model.removeprefix(_SAM))
@@ -102,8 +107,10 @@ def load_proxy(config: ModelConfig, crop: int) -> TimmProxy | SamProxy | None:
         }
         _load(encoder, part or state, path, what, spare=())
         return SamProxy(encoder)
-    model = timm.create_model(spec.model, pretrained=False, num_classes=0)
-    _load(model, state, path, what, spare=_HEADS)
+    model = timm.create_model(spec.model, pretrained=False, num_classes=0, **_size_arguments(spec.model))
+    _load(model, state, path, what, spare=_PROXY_SPARE, unused=_HEADS)
+    if not is_plain_vit(model):
+        return FeatureMapProxy(model)
     return TimmProxy(model, spec.positions, side_px=crop if spec.square and crop else None)
 
 
@@ -135,6 +142,7 @@ def _proxy_file(config: ModelConfig) -> Path:
     name = _vfm_spec(proxy).model
     if name.startswith(_SAM):
         raise ValueError(f"Proxy {proxy} is not downloaded by name; give SAM's checkpoint as --proxy-weights FILE.")
+    _size_arguments(name)  # refuses what is no proxy before it is downloaded
     pretrained = timm.get_pretrained_cfg(name)
     if pretrained is None or not pretrained.hf_hub_id:
         raise ValueError(f"timm has no weights for {name}; give --proxy-weights FILE.")
@@ -146,11 +154,20 @@ def _vfm_spec(name: str) -> VfmSpec:
     if name in VFMS:
         return VFMS[name]
     if timm.is_model(name):
-        return VfmSpec(name, "")
+        pretrained = timm.get_pretrained_cfg(name)
+        return VfmSpec(name, (pretrained and pretrained.license) or "")
     raise ValueError(
         f"Unknown proxy {name!r}; give one of {', '.join(VFMS)}, the name of a timm vision transformer, "
         "or 'local-dir:FOLDER' with config.json and weights."
     )
+
+
+def _size_arguments(name: str) -> dict[str, Any]:
+    """What makes a timm model take windows of any size, if it can; ValueError if it cannot be a proxy at all."""
+    with torch.device("meta"):
+        proxy = as_proxy(timm.create_model(name, pretrained=False, num_classes=0))
+    any_size = isinstance(proxy, FeatureMapProxy) and hasattr(proxy.model, "dynamic_img_size")
+    return {"dynamic_img_size": True} if any_size else {}
 
 
 def _existing(path: str, what: str) -> Path:
@@ -216,14 +233,29 @@ def _quiet_root_logger() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _load(model: nn.Module, state: dict[str, Tensor], path: Path, what: str, spare: tuple[str, ...]) -> None:
-    """Load a state dict whole, or say which tensors do not fit; only `spare` ones may be left over."""
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+def _load(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    path: Path,
+    what: str,
+    spare: tuple[str, ...],
+    unused: tuple[str, ...] = (),
+) -> None:
+    """Load a state dict whole, or say which tensors do not fit.
+
+    By the beginning of their names: `spare` tensors may be left over, and `unused` ones may besides be missing.
+    """
+    wanted = {n: tuple(t.shape) for n, t in model.state_dict().items() if not n.startswith(unused)}
     found = {name: tuple(value.shape) for name, value in state.items()}
+    computed = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
     problems = [f"{name}: missing" for name in wanted if name not in found]
     problems += [f"{n}: {found[n]}, wanted {wanted[n]}" for n in wanted if n in found and found[n] != wanted[n]]
-    problems += [f"{name}: not in the model" for name in found if name not in wanted and not name.startswith(spare)]
+    problems += [
+        f"{name}: not in the model"
+        for name in found
+        if name not in wanted and name not in computed and not name.startswith(spare + unused)
+    ]
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise ValueError(f"{path} does not hold the weights of {what}: {'; '.join(problems[:5])}{more}.")
-    model.load_state_dict({name: state[name] for name in wanted})
+    model.load_state_dict({name: state[name] for name in wanted}, strict=False)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from proxyclip.demo.scenes import draw_scene
 from proxyclip.models.clip import ClipEncoder
-from proxyclip.models.vfm import VFMS, TimmProxy
+from proxyclip.models.vfm import TimmProxy
+from proxyclip.vfms import VFMS
 from proxyclip.vocabulary import Vocabulary
 
 
