@@ -30,7 +30,7 @@ class ModelConfig:
     method: a key of `models.attention.METHODS`. residual: keep or drop the last block's residual path and MLP
     otherwise than the method does.
     clip: an open_clip architecture ("ViT-B-16-quickgelu") or "local-dir:FOLDER".
-    clip_pretrained: tag of open_clip's weights; not used with local files.
+    clip_pretrained: tag of open_clip's weights; with local files it says only how pixels are normalised.
     clip_weights, proxy_weights: local files that replace the download. Recipes know weights by their
     hash (`models.weights`), so paths do not count.
     proxy: a key of `vfms.VFMS`, the name of a timm vision transformer, or "local-dir:FOLDER".
@@ -40,7 +40,7 @@ class ModelConfig:
     method: str = "proxyclip"
     residual: bool | None = None
     clip: str = "ViT-B-16-quickgelu"
-    clip_pretrained: str = _no_mask_change("openai")
+    clip_pretrained: str = "openai"
     clip_weights: str | None = _no_mask_change(None)
     proxy: str | None = "dino-b8"
     proxy_weights: str | None = _no_mask_change(None)

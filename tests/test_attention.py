@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from proxyclip.models.attention import METHODS, proxy_attention, resize_values
+from proxyclip.models.attention import METHODS, Heads, proxy_attention, resize_values
 
 OWN = {name: method.attention for name, method in METHODS.items() if method.attention is not None}
 
@@ -67,23 +68,52 @@ def test_a_single_patch_attends_to_itself():
     torch.testing.assert_close(proxy_attention(randn(1, 1, 8), beta=1.2, gamma=3.0), torch.ones(1, 1, 1))
 
 
+def random_heads():
+    q, k, v = (5 * randn(2, 3, 13, 8, seed=seed) for seed in range(3))
+    return Heads(q, k, v, (3, 4), 1, torch.tensor([10.0, 20.0]))
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_the_rows_of_own_attention_have_a_known_sum(name):
-    weights = OWN[name](5 * randn(2, 3, 13, 8), 5 * randn(2, 3, 13, 8, seed=1), (3, 4))
+    weights = OWN[name](random_heads())
     assert weights.shape == (2, 3, 13, 13)
     torch.testing.assert_close(weights.sum(dim=-1), torch.full((2, 3, 13), 2.0 if name == "sclip" else 1.0))
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_own_attention_of_a_window_is_the_same_alone_and_in_a_batch(name):
-    q, k = 5 * randn(2, 3, 13, 8), 5 * randn(2, 3, 13, 8, seed=1)
-    torch.testing.assert_close(OWN[name](q, k, (3, 4))[1:], OWN[name](q[1:], k[1:], (3, 4)), rtol=0, atol=1e-6)
+    heads = random_heads()
+    parts = {part: getattr(heads, part)[1:] for part in ("q", "k", "v", "length")}
+    alone = OWN[name](dataclasses.replace(heads, **parts))
+    torch.testing.assert_close(OWN[name](heads)[1:], alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_attention_needs_no_cls(name):
+    heads = random_heads()
+    parts = {part: getattr(heads, part)[..., 1:, :] for part in "qkv"}
+    weights = OWN[name](dataclasses.replace(heads, **parts, num_prefix=0))
+    assert weights.shape == (2, 3, 12, 12)
+    assert torch.isfinite(weights).all()
+
+
+def test_gem_by_hand():
+    """Two tokens: unit, mixed once by themselves, unit again, then the attentions of q, k and v averaged."""
+    x = {"q": [[3.0, 0.0], [0.0, 2.0]], "k": [[1.0, 0.0], [1.0, 0.0]], "v": [[0.0, 1.0], [0.0, -1.0]]}
+    heads = Heads(*(torch.tensor([[x[part]]]) for part in "qkv"), (1, 2), 0, torch.tensor([4.0]))
+    tau = math.sqrt(2) / 4
+    expected = torch.zeros(2, 2)
+    for part in "qkv":
+        unit = F.normalize(torch.tensor(x[part]), dim=-1)
+        unit = F.normalize((unit @ unit.T / tau).softmax(-1) @ unit, dim=-1)
+        expected += (unit @ unit.T / tau).softmax(-1) / 3
+    torch.testing.assert_close(OWN["gem"](heads)[0, 0], expected)
 
 
 def test_the_neighbourhood_follows_the_grid_and_leaves_cls_alone():
     """With keys of zero, what is left of NACLIP's weights is its Gaussian."""
     zero = torch.zeros(1, 1, 13, 8)
-    logits = OWN["naclip"](zero, zero, (3, 4)).log()[0, 0]
+    logits = OWN["naclip"](Heads(zero, zero, zero, (3, 4), 1, torch.ones(1))).log()[0, 0]
     logits = logits - logits[:, :1]  # CLS takes part with a Gaussian of zero
     torch.testing.assert_close(logits[0], torch.zeros(13))
     right, below = logits[1, 2], logits[1, 5]  # patch (0, 0) to (0, 1) and, a row of 4 on, to (1, 0)
@@ -94,9 +124,10 @@ def test_the_neighbourhood_follows_the_grid_and_leaves_cls_alone():
 def test_own_attention_by_hand():
     q, k = torch.tensor([[[[2.0, 0.0], [0.0, 1.0]]]]), torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]])
     s = 1 / math.sqrt(2)
-    torch.testing.assert_close(OWN["clip"](q, k, (1, 1))[0, 0], torch.tensor([[0, 2 * s], [s, 0]]).softmax(-1))
-    torch.testing.assert_close(OWN["clearclip"](q, k, (1, 1))[0, 0], torch.tensor([[4 * s, 0], [0, s]]).softmax(-1))
-    torch.testing.assert_close(OWN["maskclip"](q, k, (1, 1))[0, 0], torch.eye(2))
+    heads = Heads(q, k, k, (1, 1), 1, torch.ones(1))
+    torch.testing.assert_close(OWN["clip"](heads)[0, 0], torch.tensor([[0, 2 * s], [s, 0]]).softmax(-1))
+    torch.testing.assert_close(OWN["clearclip"](heads)[0, 0], torch.tensor([[4 * s, 0], [0, s]]).softmax(-1))
+    torch.testing.assert_close(OWN["maskclip"](heads)[0, 0], torch.eye(2))
 
 
 def test_values_on_an_equal_grid_stay_as_they_are():

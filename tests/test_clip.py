@@ -57,7 +57,7 @@ def test_all_blocks_together_are_open_clips_own_forward(ls_init_value):
 
 def test_maskclip_is_every_patchs_own_value(clip):
     tokens, grid_hw = clip.trunk(pixels(80, 112))
-    values = clip.values(tokens)
+    values = clip.values(tokens, grid_hw)
     assert values.shape == (1, 35, 128)
     torch.testing.assert_close(
         clip.attend(tokens, grid_hw, METHODS["maskclip"]), clip.project(values), rtol=0, atol=1e-6
@@ -65,10 +65,10 @@ def test_maskclip_is_every_patchs_own_value(clip):
 
 
 def test_values_are_those_of_open_clips_block(clip, model):
-    tokens, _ = clip.trunk(pixels(112, 112))
+    tokens, grid_hw = clip.trunk(pixels(112, 112))
     block = model.visual.transformer.resblocks[-1]
     projected = block.ln_1(tokens) @ block.attn.in_proj_weight.T + block.attn.in_proj_bias
-    torch.testing.assert_close(clip.values(tokens), projected[:, 1:, 256:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(clip.values(tokens, grid_hw), projected[:, 1:, 256:], rtol=0, atol=1e-5)
 
 
 OWN = [name for name, method in METHODS.items() if method.attention is not None]

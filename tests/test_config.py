@@ -21,7 +21,7 @@ OTHER_VALUES = {
     "model.method": ("clearclip", True),
     "model.residual": (True, True),
     "model.clip": ("ViT-L-14-quickgelu", True),
-    "model.clip_pretrained": ("dfn2b", False),
+    "model.clip_pretrained": ("dfn2b", True),
     "model.clip_weights": ("elsewhere.safetensors", False),
     "model.proxy": ("dino-s16", True),
     "model.proxy_weights": ("elsewhere.pth", False),

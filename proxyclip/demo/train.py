@@ -184,9 +184,8 @@ def train_clip(pool: Pool, config: TrainConfig) -> None:
         prompts = [_prompt(queries(name), generator) for name in scenes.CLASSES]
         prompts += [_prompt((word,), generator) for word in UNKNOWN_WORDS]
         text = F.normalize(model.encode_text(encoder.tokenizer(prompts + captions).to(config.device)).float(), dim=-1)
-        tokens, _ = encoder.trunk(_normalised(pixels, encoder.mean, encoder.std))
-
-        dense = encoder.project(encoder.values(tokens)).float()  # (B, N, E)
+        tokens, grid_hw = encoder.trunk(_normalised(pixels, encoder.mean, encoder.std))
+        dense = encoder.project(encoder.values(tokens, grid_hw)).float()  # (B, N, E)
         log_p = (LOGIT_SCALE * dense @ text[: len(prompts)].T).log_softmax(-1)[..., : len(scenes.CLASSES)]
         shares = patch_shares(masks, patch).to(config.device) * weights
         per_patch = -(shares * log_p).sum() / shares.sum()

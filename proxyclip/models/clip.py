@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from proxyclip.models.attention import Method
+from proxyclip.models.attention import Heads, Method
 from proxyclip.models.positions import interpolate_positions
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
 
 class ClipEncoder(nn.Module):
-    """An open_clip model with a native vision transformer, taken apart before its last block.
+    """An open_clip model with its native vision transformer, taken apart before its last block.
 
     model: an `open_clip.model.CLIP`. mean, std: RGB in [0, 1]; the model's own where it names them.
     Raises ValueError for towers whose last block does not lead to the text space per patch.
@@ -33,12 +33,15 @@ class ClipEncoder(nn.Module):
     ) -> None:
         super().__init__()
         visual = getattr(model, "visual", None)
-        _require_native_tower(visual)
+        self._check(visual)
         self.model: Any = model.eval().requires_grad_(False)
         preprocess = getattr(visual, "preprocess_cfg", None) or {}
         self.mean = tuple(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN) if mean is None else mean)
         self.std = tuple(preprocess.get("std", open_clip.OPENAI_DATASET_STD) if std is None else std)
         self.tokenizer = tokenizer or open_clip.get_tokenizer("ViT-B-16", context_length=model.context_length)
+
+    def _check(self, visual: nn.Module | None) -> None:
+        _require_native_tower(visual)
 
     @property
     def embed_dim(self) -> int:
@@ -70,10 +73,10 @@ class ClipEncoder(nn.Module):
             tokens = block(tokens)
         return tokens.float(), grid_hw
 
-    def values(self, tokens: Tensor) -> Tensor:
+    def values(self, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         """The last block's value of every patch.
 
-        tokens: (B, 1 + N, D) from `trunk`. Returns (B, N, D), heads concatenated, CLS dropped.
+        tokens: (B, 1 + N, D) and grid_hw from `trunk`. Returns (B, N, D), heads concatenated, CLS dropped.
         """
         block, width = self._last_block, tokens.shape[-1]
         weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
@@ -87,10 +90,11 @@ class ClipEncoder(nn.Module):
         if method.attention is None:
             raise AssertionError("a proxy's attention is applied by the segmenter")
         block = self._last_block
-        projected = F.linear(block.ln_1(tokens), block.attn.in_proj_weight, block.attn.in_proj_bias)
-        heads = block.attn.num_heads
-        q, k, v = projected.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, 1 + N, d)
-        mixed = (method.attention(q, k, grid_hw) @ v).transpose(1, 2).flatten(2)  # (B, 1 + N, D)
+        normed = block.ln_1(tokens)
+        projected = F.linear(normed, block.attn.in_proj_weight, block.attn.in_proj_bias)
+        q, k, v = projected.unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        heads = Heads(q, k, v, grid_hw, 1, normed.norm(dim=-1).mean(dim=-1))
+        mixed = (method.attention(heads) @ v).transpose(1, 2).flatten(2)  # (B, 1 + N, D)
         if not method.residual:
             return self.project(mixed[:, 1:])
         tokens = tokens + block.ls_1(block.attn.out_proj(mixed))
@@ -103,7 +107,7 @@ class ClipEncoder(nn.Module):
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Text features of prompts, unit length: (len(prompts), E) float32."""
-        tokens = self.tokenizer(list(prompts)).to(self.model.visual.proj.device)
+        tokens = self.tokenizer(list(prompts)).to(next(self.parameters()).device)
         return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
 
     @property

@@ -17,6 +17,7 @@ from proxyclip.config import DecodeConfig, Dtype, SegmenterConfig
 from proxyclip.image import load_image, resize_image
 from proxyclip.models.attention import method_named, proxy_attention, resize_values
 from proxyclip.models.clip import ClipEncoder
+from proxyclip.models.clip_timm import as_clip
 from proxyclip.models.decode import decode_features, dense_logits
 from proxyclip.models.refine import pamr, pamr_affinity
 from proxyclip.models.text import cached_embeddings
@@ -106,7 +107,7 @@ class Segmenter:
         self.method = method_named(model.method, model.residual)
         self.device = torch.device(device)
         self.windows_at_once = _windows_at_once(self.device, batch_windows)
-        self.clip = (clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip)).to(self.device)
+        self.clip = (clip if isinstance(clip, ClipEncoder) else as_clip(clip)).to(self.device)
         self.clip.set_trunk_dtype(getattr(torch, model.dtype))
         self._embeddings: dict[tuple[str, ...], Tensor] = {}
         self.proxy: Proxy | None = None
@@ -264,7 +265,7 @@ class Segmenter:
         else:
             features, proxy_hw = self.proxy(_normalise(windows, self.proxy.mean, self.proxy.std))
             weights = proxy_attention(features, beta=self.config.model.beta, gamma=self.config.model.gamma)
-            values = resize_values(self.clip.values(tokens), grid_hw, proxy_hw)
+            values = resize_values(self.clip.values(tokens, grid_hw), grid_hw, proxy_hw)
             dense, grid_hw = self.clip.project(weights @ values), proxy_hw
         return dense.unflatten(1, grid_hw)
 

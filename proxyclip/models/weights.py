@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from proxyclip.config import ModelConfig
-from proxyclip.models.clip import ClipEncoder
+from proxyclip.models.clip import ClipEncoder, Tokenizer
+from proxyclip.models.clip_timm import as_clip
 from proxyclip.models.vfm import TimmProxy, is_plain_vit
 from proxyclip.models.vfm_generic import FeatureMapProxy, as_proxy
 from proxyclip.models.vfm_sam import SamProxy, build_sam_encoder
@@ -79,11 +81,19 @@ def load_clip(config: ModelConfig) -> ClipEncoder:
     with _quiet_root_logger():  # open_clip warns of random weights, which are replaced next
         model = open_clip.create_model(config.clip, load_weights=False, pretrained_text=False)
     _load(model, _read_state(path), path, f"CLIP {config.clip}", spare=_CLIP_SPARE)
-    tokenizer = open_clip.get_tokenizer(config.clip)
-    preprocess = open_clip.get_model_preprocess_cfg(model)
+    mean, std = _normalisation(config)
+    return as_clip(model, _tokenizer(config.clip), mean, std)
+
+
+def _normalisation(config: ModelConfig) -> tuple[Sequence[float] | None, Sequence[float] | None]:
+    """Mean and standard deviation of the pixels that the weights were trained on, where they are known."""
     if config.clip.startswith(LOCAL_DIR):
-        preprocess |= _architecture(config.clip).get("preprocess_cfg", {})
-    return ClipEncoder(model, tokenizer, preprocess.get("mean"), preprocess.get("std"))
+        known = _architecture(config.clip).get("preprocess_cfg", {})
+    else:
+        tags = open_clip.list_pretrained_tags_by_model(config.clip)
+        tag = config.clip_pretrained if config.clip_pretrained in tags else next(iter(tags), None)
+        known = open_clip.get_pretrained_cfg(config.clip, tag) if tag else {}
+    return known.get("mean"), known.get("std")
 
 
 def load_proxy(config: ModelConfig, crop: int) -> TimmProxy | FeatureMapProxy | SamProxy | None:
@@ -112,6 +122,27 @@ def load_proxy(config: ModelConfig, crop: int) -> TimmProxy | FeatureMapProxy | 
     if not is_plain_vit(model):
         return FeatureMapProxy(model)
     return TimmProxy(model, spec.positions, side_px=crop if spec.square and crop else None)
+
+
+def _tokenizer(clip: str) -> Tokenizer:
+    """CLIP's tokenizer, loaded when it is first used: some come from the hub, and jobs with embeddings need none."""
+
+    @functools.cache
+    def load() -> Tokenizer:
+        try:
+            tokenizer: Tokenizer = open_clip.get_tokenizer(clip)
+        except ImportError as error:
+            raise ValueError(
+                f'The tokenizer of CLIP {clip} needs another package: pip install "proxyclip[siglip]".'
+            ) from error
+        except OSError as error:
+            raise FileNotFoundError(
+                f"The tokenizer of CLIP {clip} is not on this machine and cannot be had ({type(error).__name__}); "
+                "load it once where there is a network, or bring text embeddings (--embeddings)."
+            ) from error
+        return tokenizer
+
+    return lambda prompts: load()(prompts)
 
 
 def _clip_file(config: ModelConfig) -> Path:

@@ -90,7 +90,7 @@ class PlainSegmenter:
     def _encode_window(self, clip_pixels: Tensor) -> Tensor:
         """(1, 3, h, w) to unit dense features (grid_h, grid_w, E)."""
         tokens, clip_hw = self._clip_trunk(clip_pixels)
-        values = self.clip.values(tokens)  # (1, N, D)
+        values = self.clip.values(tokens, clip_hw)  # (1, N, D)
         shape = (3, 1, 1)
         pixels = clip_pixels * clip_pixels.new_tensor(self.clip.std).view(shape) + clip_pixels.new_tensor(
             self.clip.mean
