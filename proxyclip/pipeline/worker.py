@@ -15,6 +15,7 @@ import torch
 
 from proxyclip.config import SegmenterConfig
 from proxyclip.dataset.masks import reduce_confidence
+from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.store import Storage
 from proxyclip.image import ImageError, decode_image
 from proxyclip.models.segmenter import Segmentation, Segmenter
@@ -46,6 +47,7 @@ RESULT_SCHEMA = pa.schema(
         ("images", pa.list_(_IMAGE)),
         ("failures", pa.list_(_FAILURE)),
         ("error", pa.string()),  # why the whole shard failed; then nothing of it is written
+        ("retries", pa.int64()),
     ]
 )
 
@@ -89,7 +91,10 @@ class LabelShards:
                     images, failures = self._label(row["uris"], row["data"], row["fetch_errors"])
             except Exception as problem:  # the run goes on; the driver lists it
                 error = "".join(traceback.format_exception_only(problem)).strip()
-            results.append({"shard": row["shard"], "images": images, "failures": failures, "error": error})
+            retries = row["retries"] + take_retries()
+            results.append(
+                {"shard": row["shard"], "images": images, "failures": failures, "error": error, "retries": retries}
+            )
         return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
 
     def _label(
