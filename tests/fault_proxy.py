@@ -21,11 +21,13 @@ RESET_BEFORE = "reset before the store saw the request"
 RESET_AFTER = "reset after the store carried it out"
 TIMEOUT = "no answer before the client's timeout"
 PARTIAL = "part of a body"
-KINDS = (ERROR_500, SLOW_DOWN, SLOW, RESET_BEFORE, RESET_AFTER, TIMEOUT, PARTIAL)
+KINDS = (ERROR_500, SLOW_DOWN, SLOW, RESET_BEFORE, RESET_AFTER, TIMEOUT, PARTIAL)  # all that passes by itself
+EXPIRED = "403 ExpiredToken"
 
 _ERRORS = {
     ERROR_500: (500, "InternalError", "We encountered an internal error. Please try again."),
     SLOW_DOWN: (503, "SlowDown", "Please reduce your request rate."),
+    EXPIRED: (403, "ExpiredToken", "The provided token has expired."),
 }
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
 
@@ -33,8 +35,8 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"
 class FaultProxy(ThreadingHTTPServer):
     """Passes requests on to `backend`, a URL, unless a fault is due.
 
-    Faults come in three ways: `rate` deals every kind to this share of requests, shuffled by `seed`; `queue` holds
-    faults for the next requests, as (method, kind); `always` is one kind for all requests.
+    Faults come in three ways: `rate` deals each of KINDS to this share of requests, shuffled by `seed`; `queue` holds
+    faults for the next requests, as (method, kind); `always` is one kind for all requests whose path has `only` in it.
     A client that must time out is held for `hold_s`.
     """
 
@@ -47,6 +49,7 @@ class FaultProxy(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.rate, self.hold_s = rate, hold_s
         self.always: str | None = None
+        self.only = ""
         self.queue: list[tuple[str, str]] = []
         self.seen: list[tuple[str, str]] = []  # method and path of every request
         self.faults: Counter[str] = Counter()
@@ -59,14 +62,14 @@ class FaultProxy(ThreadingHTTPServer):
         """The fault for this request, counted."""
         with self._lock:
             self.seen.append((method, path))
-            fault = self._due(method)
+            fault = self._due(method, path)
             if fault:
                 self.faults[fault] += 1
             return fault
 
-    def _due(self, method: str) -> str | None:
+    def _due(self, method: str, path: str) -> str | None:
         if self.always:
-            return self.always
+            return self.always if self.only in path else None
         if self.queue:
             return self.queue.pop(0)[1] if self.queue[0][0] == method else None
         if not self.rate:

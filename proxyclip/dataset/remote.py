@@ -6,8 +6,10 @@ import contextlib
 import errno
 import functools
 import io
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlsplit
 
 import fsspec
 
@@ -41,6 +43,7 @@ class Remote:
         self.is_s3 = protocol in ("s3", "s3a")
         self.attempts = 1
         if self.is_s3:
+            _check_endpoint()
             self.attempts = max_attempts()
             options["config_kwargs"] = {
                 "retries": {"mode": "standard", "total_max_attempts": 1},
@@ -195,6 +198,13 @@ _ADVICE = dict.fromkeys([*_BROKEN_CREDENTIALS, "NoCredentialsError", "PartialCre
     "EndpointConnectionError": "; is the endpoint up, and AWS_ENDPOINT_URL right?",
     "ConnectTimeoutError": "; is the endpoint up, and AWS_ENDPOINT_URL right?",
 }
+
+
+def _check_endpoint() -> None:
+    """An endpoint with a password in it never works, and would be named in every error."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "FSSPEC_S3_ENDPOINT_URL"):
+        if "@" in urlsplit(os.environ.get(name, "")).netloc:
+            raise ValueError(f"{name}: an address with a user or password in it found; leave them out. {_KEYS[2:]}")
 
 
 def _code(error: BaseException | None) -> str:
