@@ -118,3 +118,15 @@ def _wait_until_up(server: subprocess.Popen[bytes], endpoint: str, log: Path, ti
                 server.wait(0.05)
     tail = log.read_text(errors="replace")[-2000:]
     raise RuntimeError(f"the S3 server did not come up in {timeout_s} s ({error}); its log ends:\n{tail}")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting a small disk needs privileges: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

@@ -13,12 +13,14 @@ import pytest
 import ray
 from fault_proxy import EXPIRED, KINDS, RESET_BEFORE, fault_proxy
 from reference import load_module
-from test_faults_disk import names, small_disk  # noqa: F401
-from test_pipeline import ROOT, command, draw, vocabulary_file  # noqa: F401
+from test_pipeline import NAMES, ROOT, command, draw
 
 from proxyclip.config import LabelOptions
+from proxyclip.dataset import remote
+from proxyclip.dataset.manifest import ShardRange
 from proxyclip.dataset.store import Storage
 from proxyclip.pipeline.label import label
+from proxyclip.pipeline.source import read_shards
 
 NUM_IMAGES = 18
 SECRET = "proxyclip-test-secret"  # of the S3 server; every process of these jobs has it in its environment
@@ -54,17 +56,18 @@ def healthy(proxy):
 
 
 @pytest.fixture(scope="module")
-def options(proxy, s3, tmp_path_factory, vocabulary_file):  # noqa: F811
+def options(proxy, s3, tmp_path_factory):
     """A corpus in the bucket; outputs are still to be named."""
     folder = tmp_path_factory.mktemp("corpus")
-    draw(folder, NUM_IMAGES)
+    draw(folder / "images", NUM_IMAGES)
+    (folder / "five.txt").write_text("\n".join(NAMES))
     images = Storage(s3.uri(f"bucket/{uuid.uuid4().hex}/images"))
     for path in folder.rglob("*.jpg"):
-        images.write(str(path.relative_to(folder)), path.read_bytes())
+        images.write(str(path.relative_to(folder / "images")), path.read_bytes())
     return LabelOptions(
         input=images.uri,
         output="",
-        vocabulary=str(vocabulary_file),
+        vocabulary=str(folder / "five.txt"),
         preset="demo",
         short_side=56,
         crop=56,
@@ -121,11 +124,10 @@ def test_a_job_over_a_faulty_store_writes_the_same_bytes(options, undisturbed, p
     assert "storage requests were retried" in said
 
 
-@pytest.mark.parametrize("refused", ["/images/", "/masks/", "/commits/"])
-def test_a_store_that_refuses_costs_shards_and_no_image(options, undisturbed, proxy, refused):
+def test_an_input_that_refuses_costs_shards_and_no_image(options, undisturbed, proxy):
     """Credentials that expire on the way are nobody's failure; with new ones the same command goes on."""
     options = dataclasses.replace(options, output=beside(options))
-    proxy.always, proxy.only = EXPIRED, refused
+    proxy.always, proxy.only = EXPIRED, "/images/"
     summary = label(options)
     assert (summary.exit_code, summary.committed, summary.failed) == (1, 0, 0)
     assert sorted(summary.shard_errors) == list(range(summary.shards))
@@ -137,18 +139,36 @@ def test_a_store_that_refuses_costs_shards_and_no_image(options, undisturbed, pr
     assert files(options.output) == undisturbed
 
 
-def test_a_store_that_is_down_says_so(options, proxy, main, monkeypatch, capsys):
+@pytest.mark.parametrize("down", ["/images/", "/plan/"])
+def test_a_store_that_stays_down_costs_shards_and_no_image(options, undisturbed, proxy, monkeypatch, down):
+    output = beside(options)
+    for name in ("plan/00000.parquet", "vocabulary.json"):
+        Storage(output).write(name, undisturbed[name])
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    remote.remote.cache_clear()  # its connections keep their settings
+    proxy.always, proxy.only = RESET_BEFORE, down
+    rows = [row for table in read_shards(options.input, output, ShardRange(0, (0, 2))) for row in table.to_pylist()]
+    remote.remote.cache_clear()
+    assert [row["shard"] for row in rows] == [0, 2]
+    for row in rows:
+        assert row["uris"] == []
+        assert "2 at most" in row["error"]
+    assert sum(row["retries"] for row in rows) > 0
+
+
+def test_a_job_without_its_store_says_so(options, proxy, main, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    remote.remote.cache_clear()
     proxy.always = RESET_BEFORE
-    # Other addresses than before: a process keeps its connections, and with them their settings.
-    assert main(dataclasses.replace(options, input=f"{options.input}/more", output=beside(options))) == 2
+    assert main(dataclasses.replace(options, output=beside(options))) == 2
+    remote.remote.cache_clear()
     error = capsys.readouterr().err
-    assert error.startswith(f"error: storage: {options.input}/more: ")
+    assert error.startswith(f"error: storage: {options.input}: ")
     assert "2 at most" in error
     assert "Traceback" not in error
 
 
-def test_a_full_disk_costs_shards_and_the_rest_goes_on(options, undisturbed, small_disk):  # noqa: F811
+def test_a_full_disk_costs_shards_and_the_rest_goes_on(options, undisturbed, small_disk):
     options = dataclasses.replace(options, output=str(small_disk / "out"))
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(2**20 - 56 * 2**10))
@@ -157,13 +177,13 @@ def test_a_full_disk_costs_shards_and_the_rest_goes_on(options, undisturbed, sma
     assert 0 < summary.committed < summary.shards
     assert len(summary.shard_errors) == summary.shards - summary.committed
     assert all("No space left on device; make room" in error for error in summary.shard_errors.values())
-    assert not [name for name in names(small_disk) if "tmp" in name]
+    assert not [path for path in small_disk.rglob("*") if "tmp" in path.name]
     ballast.unlink()
     assert label(options).exit_code == 0
-    assert {name.removeprefix("out/"): (small_disk / name).read_bytes() for name in names(small_disk)} == undisturbed
+    assert files(options.output) == undisturbed
 
 
-@pytest.mark.parametrize("kind", ["disk", "s3"])
+@pytest.mark.parametrize("kind", [pytest.param("disk", marks=pytest.mark.slow), "s3"])
 def test_two_jobs_on_one_output_make_one_result(options, undisturbed, kind, tmp_path):
     output = str(tmp_path / "out") if kind == "disk" else beside(options)
     address = ray.get_runtime_context().gcs_address
@@ -176,7 +196,7 @@ def test_two_jobs_on_one_output_make_one_result(options, undisturbed, kind, tmp_
     assert files(output) == undisturbed
 
 
-def test_no_secret_is_written_or_printed(options, proxy, main, capfd, monkeypatch):
+def test_no_secret_is_written_or_printed(options, undisturbed, proxy, main, capfd, monkeypatch):
     options = dataclasses.replace(options, output=beside(options))
     proxy.always, proxy.only = EXPIRED, "/masks/"
     assert main(options) == 1
@@ -192,8 +212,9 @@ def test_no_secret_is_written_or_printed(options, proxy, main, capfd, monkeypatc
     said = "".join(capfd.readouterr())
     assert "ExpiredToken" in said
     written = files(options.output)
-    logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
-    written |= {str(path): path.read_bytes() for path in logs.rglob("*") if path.is_file()}
+    assert written == undisturbed
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    written |= {str(path): path.read_bytes() for path in session.rglob("*") if path.is_file()}
     assert any("worker" in name for name in written)
     for secret in (SECRET, "hush"):
         assert os.environ["AWS_SECRET_ACCESS_KEY"] == SECRET
