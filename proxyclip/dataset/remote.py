@@ -42,6 +42,7 @@ class Remote:
         options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
         self.is_s3 = protocol in ("s3", "s3a")
         self.attempts = 1
+        self.keeps = False  # whether it is known to refuse to overwrite
         if self.is_s3:
             _check_endpoint()
             self.attempts = max_attempts()
@@ -76,12 +77,33 @@ class Remote:
         self._ask(key, lambda: self.fs.pipe_file(self._path(key), data))
 
     def create(self, key: str, data: bytes) -> bool:
+        if not self.keeps:
+            self._check_that_it_keeps(key, data)
+        if self._put_if_absent(key, data):
+            return True
+        # Our own try may have got through, and its answer been lost; aiohttp's repetition is not even seen here.
+        return self.read(key) == data
+
+    def _put_if_absent(self, key: str, data: bytes) -> bool:
         try:
             self._ask(key, lambda: self.fs.pipe_file(self._path(key), data, mode="create"))
         except FileExistsError:
-            # Our own try may have got through, and its answer been lost; aiohttp's repetition is not even seen here.
-            return self.read(key) == data
+            return False
         return True
+
+    def _check_that_it_keeps(self, key: str, data: bytes) -> None:
+        """Some stores take the condition and overwrite all the same: put what is there, or shall be, once more."""
+        try:
+            data = self.read(key)
+        except FileNotFoundError:
+            self._put_if_absent(key, data)
+            data = self.read(key)
+        if self._put_if_absent(key, data):
+            raise StorageError(
+                f"storage: {public_uri(self.uri)}: the store overwrites files that are to be created only if absent "
+                "(If-None-Match), so that two runs could destroy each other's; use a store that heeds it, or a disk."
+            )
+        self.keeps = True
 
     def stat(self, key: str) -> Entry:
         info = self._ask(key, lambda: self.fs.info(self._path(key)))
