@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from proxyclip.config import LabelOptions
+from proxyclip.dataset.entry import public_uri
 
 if TYPE_CHECKING:
     from proxyclip.pipeline.label import Summary
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
 
 def report(summary: Summary, options: LabelOptions) -> None:
     """Say how the run ended, and where to look."""
-    print(f"{summary.labelled} of {summary.images} images labelled, {summary.failed} failed: {options.output}")
+    output = public_uri(options.output)
+    print(f"{summary.labelled} of {summary.images} images labelled, {summary.failed} failed: {output}")
+    if summary.retries:
+        print(f"{summary.retries} storage requests were retried.")
     if summary.failed:
-        print(f"Why they failed: {options.output}/failures/")
+        print(f"Why they failed: {output}/failures/")
     for shard, error in sorted(summary.shard_errors.items()):
         print(f"Shard {shard} failed: {error}", file=sys.stderr)
     if summary.stopped:

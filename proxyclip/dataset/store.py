@@ -21,7 +21,9 @@ class Storage:
     """Files below `uri`: a path, `file://`, `s3://bucket/prefix`, `memory://` or whatever fsspec knows.
 
     Keys are paths relative to it, with "/" between their parts. Only the URI travels when a Storage is pickled.
-    S3 takes its endpoint and credentials from the AWS_* environment variables or AWS configuration files.
+    S3 takes its endpoint and credentials from the AWS_* environment variables or AWS configuration files. A request
+    to it that fails for a moment is made again, AWS_MAX_ATTEMPTS times in all (8); PROXYCLIP_READ_TIMEOUT_S (60) is
+    how long it may be silent.
     Every method raises FileNotFoundError or PermissionError for a key, StorageError for the storage itself and
     ValueError for a key that would lead out of it.
     """
@@ -30,7 +32,9 @@ class Storage:
 
     def __post_init__(self) -> None:
         if not self.uri or "\0" in self.uri:
-            raise ValueError(f"storage: {self.uri!r} found, a path or a URI like s3://bucket/prefix wanted.")
+            raise ValueError(
+                f"storage: {public_uri(self.uri)!r} found, a path or a URI like s3://bucket/prefix wanted."
+            )
         uri = self.uri.removeprefix("file://")
         if "://" not in uri:
             uri = os.path.abspath(os.path.expanduser(uri))  # noqa: PTH100, PTH111  (".." goes, links stay)
@@ -65,7 +69,8 @@ class Storage:
     def create(self, key: str, data: bytes) -> bool:
         """Put a file in place unless there is one. Of several at once exactly one succeeds: True for that one.
 
-        After a broken connection False can also mean that an earlier try of the same call got through.
+        An object store can lose the answer to a try that got through. So there it is also True where these very
+        bytes are found in place, whoever put them.
         """
         return self._at(key).create(key, data)
 

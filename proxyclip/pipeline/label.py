@@ -18,6 +18,7 @@ from ray.data import ActorPoolStrategy
 from proxyclip.config import RECIPE_VERSION, LabelOptions, SegmenterConfig, allowed_failures, fingerprint, recipe_fields
 from proxyclip.dataset.images import list_images
 from proxyclip.dataset.manifest import Manifest, ShardRange
+from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.store import Storage
 from proxyclip.models.attention import method_named
 from proxyclip.models.weights import LOCAL_DIR, clip_embed_dim, weight_hashes
@@ -41,7 +42,11 @@ _RECORDED = ("proxyclip", "ray", "torch", "open_clip_torch", "timm", "pillow", "
 
 @dataclass
 class Summary:
-    """How a run ended. labelled, failed: images with a mask, and without one; of all runs on this output."""
+    """How a run ended.
+
+    labelled, failed: images with a mask, and without one; of all runs on this output. retries: storage requests
+    of this run that failed for a moment and were made again.
+    """
 
     images: int = 0
     labelled: int = 0
@@ -51,6 +56,7 @@ class Summary:
     shard_errors: dict[int, str] = field(default_factory=dict)
     stopped: str | None = None
     failures_allowed: bool = False
+    retries: int = 0
 
     @property
     def finished(self) -> bool:
@@ -71,6 +77,7 @@ def label(options: LabelOptions) -> Summary:
     Raises ValueError, FileNotFoundError or OSError before any work where the run cannot start:
     unknown names, weights that are not there, an input without images, an output with another recipe.
     """
+    take_retries()  # those of whatever this process did before
     options = replace(options, input=Storage(options.input).uri, output=_output_uri(options.output))
     vocabulary = Vocabulary.load(options.vocabulary or str(options.benchmark), options.embeddings)
     config = segmenter_config(options, vocabulary)
@@ -94,23 +101,21 @@ def label(options: LabelOptions) -> Summary:
         plan = manifest.extend_plan(listing, options.shard_size)
         if plan.changed:
             logger.warning("%d images changed since they were planned and keep their old masks.", plan.changed)
-        errors: dict[int, str] = {}
-        stopped = None
+        summary = Summary(failures_allowed=options.max_failures is not None)
         if pending := manifest.pending():
             join()
-            stopped = _label_pending(config, options, manifest, pending, errors)
+            _label_pending(config, options, manifest, pending, summary)
     totals = manifest.totals()
     if totals.committed == totals.shards and (pending or not manifest.storage.exists("class_stats.parquet")):
         manifest.write_class_stats()
-    return Summary(
+    return replace(
+        summary,
         images=totals.planned,
         labelled=totals.labelled,
         failed=totals.failed,
         shards=totals.shards,
         committed=totals.committed,
-        shard_errors=errors,
-        stopped=stopped,
-        failures_allowed=options.max_failures is not None,
+        retries=summary.retries + take_retries(),
     )
 
 
@@ -202,9 +207,9 @@ def _label_pending(
     options: LabelOptions,
     manifest: Manifest,
     pending: list[ShardRange],
-    errors: dict[int, str],
-) -> str | None:
-    """Run the graph over all pending shards. Fills `errors` by shard; returns why it stopped early, if it did."""
+    summary: Summary,
+) -> None:
+    """Run the graph over all pending shards. Notes in `summary` what failed, and why it stopped early, if it did."""
     num_gpus = _num_gpus(options)
     require_gpus(num_gpus, options.address)
     resources = actor_resources(num_gpus, options.concurrency)
@@ -219,19 +224,22 @@ def _label_pending(
     )
     if not manifest.storage.exists(EMBEDDINGS_KEY):
         embed = ray.remote(write_text_embeddings).options(**resources)
-        ray.get(embed.remote(manifest.storage, config.model, device))
+        summary.retries += ray.get(embed.remote(manifest.storage, config.model, device))
 
     committed = manifest.totals()
     allowed = allowed_failures(options.max_failures, committed.planned)
     with RunProgress(committed.planned, committed.labelled + committed.failed, committed.failed) as progress:
         for receipt in _receipts(worker, options, manifest, pending, resources):
+            summary.retries += receipt["retries"]
             if receipt["error"] is not None:
-                errors[receipt["shard"]] = receipt["error"]
+                summary.shard_errors[receipt["shard"]] = receipt["error"]
                 continue
             progress.add(receipt["labelled"], receipt["failed"])
             if allowed is not None and progress.failed > allowed:
-                return f"{progress.failed} images failed, --max-failures {options.max_failures} allows {allowed}"
-    return None
+                summary.stopped = (
+                    f"{progress.failed} images failed, --max-failures {options.max_failures} allows {allowed}"
+                )
+                return
 
 
 def _receipts(

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load, save
 
 from proxyclip.config import ModelConfig
+from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.store import Storage
 from proxyclip.models.text import cached_embeddings
 from proxyclip.models.weights import load_clip
@@ -24,11 +25,12 @@ def write_vocabulary(output: Storage, vocabulary: Vocabulary) -> None:
         output.create(EMBEDDINGS_KEY, save({"embeddings": torch.tensor(vocabulary.embeddings)}))
 
 
-def write_text_embeddings(output: Storage, model: ModelConfig, device: str) -> None:
-    """Embed the queries of the output's vocabulary with CLIP's text tower."""
+def write_text_embeddings(output: Storage, model: ModelConfig, device: str) -> int:
+    """Embed the queries of the output's vocabulary with CLIP's text tower. Returns the storage requests retried."""
     vocabulary = Vocabulary.from_json(json.loads(output.read(VOCABULARY_KEY)))
     clip = load_clip(model).to(device)
     output.create(EMBEDDINGS_KEY, save({"embeddings": cached_embeddings(clip, vocabulary.queries)}))
+    return take_retries()
 
 
 def read_vocabulary(output: Storage) -> Vocabulary:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from proxyclip.dataset.images import GONE, fetch_image, input_storage
 from proxyclip.dataset.manifest import Manifest, ShardRange
+from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.store import Storage, StorageError
 from proxyclip.image import ImageError
 
@@ -25,6 +26,7 @@ SHARD_SCHEMA = pa.schema(
         ("data", pa.list_(pa.large_binary())),  # null where fetching failed
         ("fetch_errors", pa.list_(pa.string())),  # null where it did not
         ("error", pa.string()),  # why no image could be fetched: the storage, not an image
+        ("retries", pa.int64()),  # storage requests that were made again for it
     ]
 )
 
@@ -64,23 +66,38 @@ class ShardSource(Datasource):
 
 def read_shards(input_uri: str, output_uri: str, shards: ShardRange) -> Iterator[pa.Table]:
     """Fetch the images of a range of planned shards, one table of one row per shard."""
-    images = input_storage(input_uri)
+    try:
+        images = input_storage(input_uri)
+        planned = list(Manifest(Storage(output_uri)).read_range(shards))
+    except StorageError as problem:
+        yield from (_row(shard, error=str(problem)) for shard in shards.shards)
+        return
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
-        for shard, uris in Manifest(Storage(output_uri)).read_range(shards):
-            error = None
+        for shard, uris in planned:
             try:
                 fetched = list(pool.map(partial(_fetch, images), uris))
                 _refuse_outage(fetched)
             except StorageError as problem:
-                uris, fetched, error = [], [], str(problem)
-            row = {
-                "shard": [shard],
-                "uris": [uris],
-                "data": [[data for data, _ in fetched]],
-                "fetch_errors": [[reason for _, reason in fetched]],
-                "error": [error],
-            }
-            yield pa.table(row, schema=SHARD_SCHEMA)
+                yield _row(shard, error=str(problem))
+            else:
+                yield _row(shard, uris, fetched)
+
+
+def _row(
+    shard: int,
+    uris: Sequence[str] = (),
+    fetched: Sequence[tuple[bytes | None, str | None]] = (),
+    error: str | None = None,
+) -> pa.Table:
+    row = {
+        "shard": shard,
+        "uris": uris,
+        "data": [data for data, _ in fetched],
+        "fetch_errors": [reason for _, reason in fetched],
+        "error": error,
+        "retries": take_retries(),
+    }
+    return pa.table({name: [value] for name, value in row.items()}, schema=SHARD_SCHEMA)
 
 
 def _refuse_outage(fetched: list[tuple[bytes | None, str | None]]) -> None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ import torch
 
 from proxyclip.config import SegmenterConfig
 from proxyclip.dataset.masks import reduce_confidence
+from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.store import Storage
 from proxyclip.image import ImageError, decode_image
 from proxyclip.models.segmenter import Segmentation, Segmenter
 from proxyclip.models.windows import plan_windows
 from proxyclip.pipeline.prepare import read_vocabulary
-from proxyclip.vocabulary import ignore_label
+from proxyclip.vocabulary import Vocabulary, ignore_label
 
 # Images go to the segmenter until they make this many full batches of windows.
 BATCHES_AT_ONCE = 4
@@ -46,6 +48,7 @@ RESULT_SCHEMA = pa.schema(
         ("images", pa.list_(_IMAGE)),
         ("failures", pa.list_(_FAILURE)),
         ("error", pa.string()),  # why the whole shard failed; then nothing of it is written
+        ("retries", pa.int64()),
     ]
 )
 
@@ -72,11 +75,15 @@ class LabelShards:
     def __init__(self, config: WorkerConfig) -> None:
         torch.set_num_threads(config.threads)
         self._config = config
-        self._vocabulary = read_vocabulary(Storage(config.output))
         self._segmenter = Segmenter.from_config(
             config.segmenter, device=config.device, batch_windows=config.batch_windows
         )
         self._pool = ThreadPoolExecutor(max(config.threads, 2), "decode")
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        """Read with the first shard, which a storage that is down then costs, not the actor."""
+        return read_vocabulary(Storage(self._config.output))
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         results = []
@@ -89,7 +96,10 @@ class LabelShards:
                     images, failures = self._label(row["uris"], row["data"], row["fetch_errors"])
             except Exception as problem:  # the run goes on; the driver lists it
                 error = "".join(traceback.format_exception_only(problem)).strip()
-            results.append({"shard": row["shard"], "images": images, "failures": failures, "error": error})
+            retries = row["retries"] + take_retries()
+            results.append(
+                {"shard": row["shard"], "images": images, "failures": failures, "error": error, "retries": retries}
+            )
         return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
 
     def _label(

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from proxyclip.dataset.masks import encode_confidence, encode_mask
+from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.shards import Failure, LabelledImage, write_shard
 from proxyclip.dataset.store import Storage
 from proxyclip.vocabulary import Vocabulary, ignore_label
@@ -19,6 +20,7 @@ RECEIPT_SCHEMA = pa.schema(
         ("labelled", pa.int64()),
         ("failed", pa.int64()),
         ("error", pa.string()),  # null once the shard is committed
+        ("retries", pa.int64()),  # storage requests that were made again, from reading to committing
     ]
 )
 
@@ -37,15 +39,17 @@ class WriteShards:
 
     def _write(self, row: dict[str, Any]) -> dict[str, Any]:
         shard, error = row["shard"], row["error"]
+        labelled = failed = 0
         if error is None:
             try:
                 images = [self._compressed(image) for image in row["images"]]
                 failures = [Failure(**failure) for failure in row["failures"]]
                 commit = write_shard(self._output, shard, images, failures, self._class_names)
-                return {"shard": shard, "labelled": commit.labelled, "failed": commit.failed, "error": None}
+                labelled, failed = commit.labelled, commit.failed
             except Exception as problem:  # the run goes on; the driver lists it
                 error = "".join(traceback.format_exception_only(problem)).strip()
-        return {"shard": shard, "labelled": 0, "failed": 0, "error": error}
+        retries = row["retries"] + take_retries()
+        return {"shard": shard, "labelled": labelled, "failed": failed, "error": error, "retries": retries}
 
     def _compressed(self, image: dict[str, Any]) -> LabelledImage:
         height, width = image["height"], image["width"]
