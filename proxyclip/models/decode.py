@@ -30,6 +30,7 @@ def decode_features(
     text_embeddings: Tensor,
     query_class: Tensor,
     *,
+    logits_at_once: int | None = None,
     logit_scale: float,
     refine: Callable[[Tensor], Tensor] | None = None,
 ) -> Decoded:
@@ -39,13 +40,16 @@ def decode_features(
     text_embeddings: (Q, E) unit rows. query_class: (Q,) class of each query, ascending from 0.
     refine: applied to the cosines (queries, H, W) of some queries at a time, before softmax; it must treat each
     query by itself. Labels are taken after upsampling. Ties go to the class that comes first.
+    logits_at_once: bound on the logits held together, LOGITS_AT_ONCE if None; a row of pixels times the queries of a
+    class is the least.
     """
     grid, to_y, to_x = _stitching(features, plan)
     height, width = to_y.shape[0], to_x.shape[0]
     pixels = max(height, to_y.shape[1]) * max(width, to_x.shape[1])  # the grid has more patches than a tiny image
-    chunks = list(_class_chunks(query_class, LOGITS_AT_ONCE // pixels))
+    logits_at_once = logits_at_once or LOGITS_AT_ONCE
+    chunks = list(_class_chunks(query_class, logits_at_once // pixels))
     largest = max(stop - start for start, stop, _, _ in chunks)
-    rows_at_once = height if refine else max(LOGITS_AT_ONCE // (width * largest), 1)  # neighbours cross strips
+    rows_at_once = height if refine else max(logits_at_once // (width * largest), 1)  # neighbours cross strips
     winner = torch.empty(height, width, dtype=torch.int32, device=grid.device)
     confidence = torch.empty(height, width, device=grid.device)
     margin = torch.empty_like(confidence)
