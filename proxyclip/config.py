@@ -213,6 +213,8 @@ class LabelOptions:
     """CPU threads of each actor."""
     batch_windows: int = 8
     """Windows that go through the networks together on a GPU; on a CPU they go one by one."""
+    image_timeout_s: float = 60.0
+    """Seconds that decoding one image may take; then it fails as timed_out."""
     max_failures: Annotated[str | None, _unset("no limit", "COUNT|SHARE")] = None
     """Stop when more images than this cannot be read: a count (25) or a share of the corpus (5%, 0.05)."""
     address: Annotated[str | None, _unset("RAY_ADDRESS, which ray job submit sets, else one is started", "STR")] = None
@@ -226,6 +228,8 @@ class LabelOptions:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, found {getattr(self, name)}.")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"--threads must be at least 1, found {self.threads}.")
+        if not 0 < self.image_timeout_s <= 86400:
+            raise ValueError(f"--image-timeout-s is above 0 and at most a day, found {self.image_timeout_s}.")
         if self.num_gpus is not None and (self.num_gpus < 0 or (self.num_gpus > 1 and self.num_gpus % 1)):
             raise ValueError(f"--num-gpus is a fraction below 1 or a whole number, found {self.num_gpus}.")
         allowed_failures(self.max_failures, 1)

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-Status = Literal["empty", "decode_failed", "too_large", "fetch_failed"]
+Status = Literal["empty", "decode_failed", "too_large", "fetch_failed", "decoder_crashed", "timed_out"]
 
 # Where Pillow's own guard raises, so that nothing below our limit is refused by it. 12000 x 9000 passes.
 MAX_PIXELS = 178_956_970
@@ -105,6 +105,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         # Not Image.open: its limit on pixels is a global of the process, ours is an argument.
         with opener(io.BytesIO(data)) as image:
             width, height = image.size
+            if min(width, height) < 1:
+                raise ImageError("decode_failed", f"{width} x {height} pixels, which is no image")
             if max(width, height) > MAX_SIDE:
                 raise ImageError("too_large", f"{width} x {height} pixels, a side longer than {MAX_SIDE}")
             if width * height > max_pixels:

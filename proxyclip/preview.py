@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +16,7 @@ from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.masks import decode_mask
 from proxyclip.dataset.shards import read_masks
 from proxyclip.dataset.store import Storage
+from proxyclip.dataset.validate import json_object
 from proxyclip.image import decode_image
 from proxyclip.picture import contact_sheet, overlay
 from proxyclip.vocabulary import Vocabulary, ignore_label
@@ -36,19 +37,26 @@ class PreviewOptions:
 def preview(options: PreviewOptions) -> list[str]:
     """Write overlays and a contact sheet beside the masks; returns their keys, the sheet's last."""
     output = Storage(options.output)
-    vocabulary = Vocabulary.from_json(json.loads(output.read("vocabulary.json")))
+    vocabulary = Vocabulary.from_json(json_object(output.read("vocabulary.json"), "vocabulary.json"))
     tiles = list(islice(_tiles(output), options.limit))
     if not tiles:
         raise ValueError(f"{options.output} has no committed masks yet; run jobs/label.py first.")
     ignore = ignore_label(vocabulary.num_classes)
     keys = []
     for image, mask, uri in tiles:
-        keys.append(f"preview/{uri}.png")
+        keys.append(_key(uri))
         output.write(keys[-1], _png(overlay(image, mask, vocabulary.colours, ignore=ignore)))
     keys.append("preview/contact_sheet.png")
     sheet = contact_sheet(tiles[: options.sheet], vocabulary.class_names, vocabulary.colours, ignore=ignore)
     output.write(keys[-1], _png(sheet))
     return keys
+
+
+def _key(uri: str) -> str:
+    folder, slash, name = uri.rpartition("/")
+    if len(name.encode()) > 250:  # disks take 255 bytes a name
+        name = hashlib.sha256(name.encode()).hexdigest()
+    return f"preview/{folder}{slash}{name}.png"
 
 
 def _tiles(output: Storage) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:

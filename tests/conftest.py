@@ -59,6 +59,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         "-volume.max=100",
         "-master.telemetry=false",
         "-s3.autoCreateBucket=false",
+        *("-s3.port.lance=0", "-s3.port.iceberg=0"),  # else the same for every server of this machine
         *flags,
     ]
     with _clients_of(endpoint, folder), (folder / "log.txt").open("wb") as log:

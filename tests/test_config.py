@@ -108,6 +108,8 @@ def test_the_edges_of_what_makes_sense_are_allowed():
         ({"batch_windows": 0}, "--batch-windows"),
         ({"confidence_stride": 0}, "--confidence-stride"),
         ({"threads": 0}, "--threads"),
+        ({"image_timeout_s": 0.0}, "--image-timeout-s is above 0"),
+        ({"image_timeout_s": float("nan")}, "--image-timeout-s"),
         ({"num_gpus": -0.5}, "--num-gpus"),
         ({"num_gpus": 1.5}, "--num-gpus"),
         ({"max_failures": "many"}, "--max-failures"),

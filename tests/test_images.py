@@ -141,3 +141,30 @@ def test_a_dead_link_is_an_image_that_fails(tmp_path):
 def test_a_storage_that_fails_is_not_blamed_on_the_image(s3):
     with pytest.raises(StorageError):
         fetch_image(Storage("s3://no-such-bucket/x"), "a.jpg")
+
+
+ODD_NAMES = (
+    *("two  spaces .jpg", " leading.jpg", "-rf.jpg", "100%.jpg", "a%20b.jpg", "a b.jpg", "%2e%2e%2fup.jpg"),
+    *("a#b.jpg", "a?b=c&d.jpg", "a+b.jpg", "caf\u00e9.jpg", "cafe\u0301.jpg", "\u5716\u50cf.jpg", "\U0001f40e.jpg"),
+    *("[a-z]*.jpg", "{x}.jpg", "'q'.jpg", '"q".jpg', "Case.jpg", "case.jpg", "a..b.jpg", "a:b.jpg", "~.jpg"),
+)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_an_odd_name_is_listed_and_fetched_as_it_is(uri, name):
+    others = [other for other in ("a b.jpg", "case.jpg", "caf\u00e9.jpg", "ab.jpg") if other != name]
+    fill(uri, f"sub {name}/{name}", *others)
+    assert f"sub {name}/{name}" in uris(uri)
+    assert len(uris(uri)) == len(others) + 1
+    assert fetch_image(Storage(uri), f"sub {name}/{name}") == f"sub {name}/{name}".encode()
+
+
+def test_a_link_that_leads_to_itself_is_an_image_that_fails(tmp_path):
+    (tmp_path / "a.jpg").symlink_to("a.jpg")
+    (tmp_path / "b").symlink_to("c")
+    (tmp_path / "c").symlink_to("b")
+    fill(str(tmp_path), "d.jpg")
+    assert uris(str(tmp_path)) == ["a.jpg", "d.jpg"]
+    with pytest.raises(ImageError) as caught:
+        fetch_image(Storage(str(tmp_path)), "a.jpg")
+    assert str(tmp_path) not in caught.value.reason

@@ -217,7 +217,7 @@ def test_stages_run_side_by_side(options, capsys):
     """Reading, labelling and writing overlap only while Ray does not fuse them into one operator."""
     vocabulary = Vocabulary.load(options.vocabulary)
     source = ShardSource(options.input, options.output, [ShardRange(0, (0,))])
-    worker = WorkerConfig(segmenter_config(options, vocabulary), options.output, "cpu", 1, 1, 4)
+    worker = WorkerConfig(segmenter_config(options, vocabulary), options.output, "cpu", 1, 1, 4, 60)
     writer = WriteShards(options.output, vocabulary, 4)
     graph = label_graph(source, worker, writer, 1, {"num_cpus": 1})
     graph.explain()

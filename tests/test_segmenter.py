@@ -65,7 +65,7 @@ def test_batches_of_a_gpu_give_every_window_to_its_image(segmenter, size, monkey
     """Windows of several images share a batch there, the last of them filled up."""
     images = [random_image(*shape, seed=index) for index, shape in enumerate(SIZES)]
     alone = segmenter.encode_batch(images)
-    monkeypatch.setattr(segmenter, "windows_at_once", size)
+    monkeypatch.setattr(segmenter._windows_at_once, "size", size)
     shapes = []
     encode = segmenter._encode_windows
     monkeypatch.setattr(segmenter, "_encode_windows", lambda batch: (shapes.append(len(batch)), encode(batch))[1])

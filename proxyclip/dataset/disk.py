@@ -81,6 +81,10 @@ class Disk:
                         yield Entry(key, 0, "")
                 except FileNotFoundError:
                     continue  # removed while we were listing
+                except OSError as error:
+                    if error.errno != errno.ELOOP:
+                        raise
+                    yield Entry(key, 0, "")  # a link that leads to itself is as dead as a dangling one
 
     @contextlib.contextmanager
     def _written(self, key: str, data: bytes) -> Iterator[Path]:

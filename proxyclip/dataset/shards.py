@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from proxyclip.dataset.schemas import FAILURES, KINDS, MASKS, STATS, parquet_bytes
 from proxyclip.dataset.store import Storage
+from proxyclip.dataset.validate import commit_fields, leads_out
 
 Stage = Literal["fetch", "decode", "segment"]
 
@@ -74,7 +75,8 @@ class Commit:
 
     @classmethod
     def from_json(cls, data: bytes) -> Commit:
-        fields = json.loads(data)
+        """Raises ValueError for what no commit of ours can say."""
+        fields = commit_fields(data)
         fields["files"] = {kind: DataFile(**file) for kind, file in fields["files"].items()}
         return cls(**fields)
 
@@ -199,6 +201,8 @@ def _check(shard: int, images: Sequence[LabelledImage], failures: Sequence[Failu
         twice = next(uri for uri in sorted(uris) if uris.count(uri) > 1)
         raise ValueError(f"shard {shard}: {twice!r} found twice; an image is either labelled or failed, and once.")
     for image in images:
+        if leads_out(image.uri):
+            raise ValueError(f"shard {shard}: {image.uri!r} is a name that leads out of the input; it has no mask.")
         classes, pixels = list(image.classes), list(image.pixels)
         area = sum(pixels) + image.ignored
         if (

@@ -12,7 +12,6 @@ from proxyclip.models.windows import WindowPlan, stitch_matrix
 
 # Logits held at once. On a CPU they stay in its cache (8 MB of float32); a GPU wants long kernels (512 MB).
 LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**27}
-MAPS_AT_ONCE = 2**24  # the same for maps of whole images
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ def decode_features(
     refine: Callable[[Tensor], Tensor] | None = None,
     area_threshold: float = 0.0,
     background: int | None = None,
+    logits_at_once: int | None = None,
 ) -> Decoded:
     """Softmax over all queries, the maximum over the queries of a class, the argmax over classes.
 
@@ -44,14 +44,20 @@ def decode_features(
     query by itself. Labels are taken after upsampling. Ties go to the class that comes first.
     area_threshold: a class other than `background` whose share of all pixels that are not background is at most this
     cannot win, and labels are taken again (SCLIP, 2312.01597, on VOC21); its probability still counts in the softmax.
+    logits_at_once: bound on the logits held together, that of the device if None; all queries of a pixel are the least.
     """
+    device = features.device.type
+    at_once = logits_at_once or LOGITS_AT_ONCE[device]
     stitch = _Stitch.of(features, plan)
     classes = _Classes(query_class)
 
     def decode(allowed: Tensor | None) -> Decoded:
         if refine is None:
-            return _decode_tiles(stitch, text_embeddings * logit_scale, classes, allowed)
-        return _decode_maps(stitch, text_embeddings, classes, allowed, lambda maps: logit_scale * refine(maps))
+            return _decode_tiles(stitch, text_embeddings * logit_scale, classes, allowed, at_once)
+        maps_at_once = at_once * 8 if device == "cpu" else at_once  # maps of whole images are past any cache
+        return _decode_maps(
+            stitch, text_embeddings, classes, allowed, maps_at_once, lambda maps: logit_scale * refine(maps)
+        )
 
     decoded = decode(allowed=None)
     if area_threshold == 0 or background is None:
@@ -168,10 +174,10 @@ class _Classes:
         yield slice(start, stop), slice(first, self.count)
 
 
-def _decode_tiles(stitch: _Stitch, scaled: Tensor, classes: _Classes, allowed: Tensor | None) -> Decoded:
+def _decode_tiles(stitch: _Stitch, scaled: Tensor, classes: _Classes, allowed: Tensor | None, at_once: int) -> Decoded:
     """Tile by tile, all queries of a pixel side by side."""
     decoded = _empty(stitch)
-    for rows, columns, logits in stitch.tiles(scaled, LOGITS_AT_ONCE[stitch.grid.device.type]):
+    for rows, columns, logits in stitch.tiles(scaled, at_once):
         by_class = classes.maximum(logits)
         peak = by_class.amax(dim=-1, keepdim=True)
         if allowed is not None:
@@ -191,6 +197,7 @@ def _decode_maps(
     text_embeddings: Tensor,
     classes: _Classes,
     allowed: Tensor | None,
+    at_once: int,
     logits_of: Callable[[Tensor], Tensor],
 ) -> Decoded:
     """Class by class over the whole image, since refinement takes each map with its neighbours."""
@@ -201,7 +208,7 @@ def _decode_maps(
     second, peak = best.clone(), best.clone()  # peak: of all classes
     total = torch.zeros(height, width, device=device)  # sum over queries of exp(logit - peak)
     winner = torch.zeros(height, width, dtype=torch.int32, device=device)
-    for queries, members in classes.chunks(MAPS_AT_ONCE // pixels):
+    for queries, members in classes.chunks(at_once // pixels):
         logits = logits_of(stitch.maps(text_embeddings[queries]))
         by_class = _map_maximum(logits, classes.counts[members])
         top, index = by_class.max(dim=0, keepdim=True)

@@ -18,7 +18,8 @@ from proxyclip.image import load_image, resize_image
 from proxyclip.models.attention import method_named, proxy_attention, resize_values
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.clip_timm import as_clip
-from proxyclip.models.decode import decode_features, dense_logits
+from proxyclip.models.decode import LOGITS_AT_ONCE, Decoded, decode_features, dense_logits
+from proxyclip.models.memory import Portion
 from proxyclip.models.refine import pamr, pamr_affinity
 from proxyclip.models.text import cached_embeddings
 from proxyclip.models.vfm import Proxy, TimmProxy
@@ -88,7 +89,8 @@ class Segmenter:
 
     clip: a `ClipEncoder` or an open_clip model. proxy: a `TimmProxy`, `FeatureMapProxy` or `SamProxy`, or a timm vision
     transformer; needed by methods that use one. batch_windows: windows that go through the encoders together on a GPU;
-    on a CPU they go one by one, which is as fast, and keeps every bit of a result independent of its batch.
+    on a CPU they go one by one, which is as fast, and keeps every bit of a result independent of its batch. Where the
+    GPU's memory does not suffice for that many, they are halved, once and for all.
     """
 
     def __init__(
@@ -106,7 +108,9 @@ class Segmenter:
             raise ValueError(f"batch_windows must be at least 1, found {batch_windows}.")
         self.method = method_named(model.method, model.residual)
         self.device = torch.device(device)
-        self.windows_at_once = _windows_at_once(self.device, batch_windows)
+        self._windows_at_once = Portion("windows", _windows_at_once(self.device, batch_windows))
+        logits_at_once = LOGITS_AT_ONCE[self.device.type]
+        self._logits_at_once = Portion("logits", logits_at_once, smallest=logits_at_once // 64)
         self.clip = (clip if isinstance(clip, ClipEncoder) else as_clip(clip)).to(self.device)
         self.clip.set_trunk_dtype(getattr(torch, model.dtype))
         self._embeddings: dict[tuple[str, ...], Tensor] = {}
@@ -145,6 +149,11 @@ class Segmenter:
             dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype)), **kwargs
         )
 
+    @property
+    def windows_at_once(self) -> int:
+        """Windows that go through the encoders together: `batch_windows`, or what of them memory allows."""
+        return self._windows_at_once.size
+
     def predict(self, image: ImageSource, vocabulary: Vocabulary) -> Segmentation:
         """Label one image: a path, encoded bytes, a PIL image or an RGB uint8 array (H, W, 3)."""
         pixels = load_image(image)
@@ -156,7 +165,13 @@ class Segmenter:
 
     @torch.inference_mode()
     def encode_batch(self, images: Sequence[ImageSource]) -> list[DenseFeatures]:
-        """Encode several images, their windows together; each as if it were alone."""
+        """Encode several images, their windows together; each as if it were alone.
+
+        Raises `models.memory.OutOfMemory` where not even one window at a time fits.
+        """
+        return self._windows_at_once.fit(lambda size: self._encode_images(images, size))
+
+    def _encode_images(self, images: Sequence[ImageSource], windows_at_once: int) -> list[DenseFeatures]:
         plans, windows, inputs = [], [], []
         for image in images:
             pixels = load_image(image)
@@ -166,7 +181,7 @@ class Segmenter:
             inputs.append(self._on_device(resized))
             windows.append(self._windows(inputs[-1], plan))
         features: list[list[Tensor]] = [[] for _ in images]
-        for owners, batch in _batches(plans, windows, self.windows_at_once):
+        for owners, batch in _batches(plans, windows, windows_at_once):
             for owner, dense in zip(owners, self._encode_windows(batch), strict=False):  # the rest fills the batch
                 features[owner].append(dense)
         return [
@@ -182,7 +197,10 @@ class Segmenter:
         config: DecodeConfig | None = None,
         image: np.ndarray | None = None,
     ) -> Segmentation:
-        """The cheap half, per vocabulary. config: other thresholds than the segmenter's."""
+        """The cheap half, per vocabulary. config: other thresholds than the segmenter's.
+
+        Raises `models.memory.OutOfMemory` where the labels do not fit, however few at a time are decoded.
+        """
         config = config or self.config.decode
         background = vocabulary.background
         for threshold in ("background_threshold", "area_threshold"):
@@ -191,16 +209,21 @@ class Segmenter:
                     f"{threshold} is {getattr(config, threshold)}, but vocabulary {vocabulary.name!r} has no "
                     "background class; name one, or set the threshold to 0."
                 )
-        decoded = decode_features(
-            features.features,
-            features.plan,
-            self.embed(vocabulary).to(self.device),
-            torch.tensor(vocabulary.query_class).to(self.device),
-            logit_scale=config.logit_scale,
-            refine=self._refinement(features, config),
-            area_threshold=config.area_threshold,
-            background=background,
-        )
+
+        def decoded_with(logits_at_once: int) -> Decoded:
+            return decode_features(
+                features.features,
+                features.plan,
+                self.embed(vocabulary).to(self.device),
+                torch.tensor(vocabulary.query_class).to(self.device),
+                logit_scale=config.logit_scale,
+                refine=self._refinement(features, config),
+                area_threshold=config.area_threshold,
+                background=background,
+                logits_at_once=logits_at_once,
+            )
+
+        decoded = self._logits_at_once.fit(decoded_with)
         mask = decoded.winner
         if background is not None:
             mask = mask.masked_fill(decoded.confidence < config.background_threshold, background)

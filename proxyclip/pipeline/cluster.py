@@ -7,10 +7,12 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Any
 
 import ray
 import ray.data
+from ray._private import ray_constants
 
 logger = logging.getLogger(__name__)
 
@@ -24,21 +26,39 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
     address = _address(address)
     joined = ray.is_initialized()
     if not joined:
-        local: dict[str, Any] = (
-            {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
-        )
-        with contextlib.nullcontext() if verbose else _quiet_core():
+        local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        with (
+            contextlib.nullcontext() if verbose else _quiet_core(),
+            _on_loopback() if address == "local" else contextlib.nullcontext(),
+        ):
             ray.init(
                 address=address,
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.ERROR,
                 **local,
             )
+        if address == "local" and not ip_address(ray.util.get_node_ip_address()).is_loopback:
+            logger.warning("This version of Ray listens on %s, not on loopback.", ray.util.get_node_ip_address())
     try:
         yield
     finally:
         if not joined:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Keep a cluster that is started here on 127.0.0.1, with all its ports.
+
+    On macOS and Windows Ray does so by itself. Elsewhere it takes the address that other machines know, also where
+    ray.init is told 127.0.0.1, and then most of its processes listen on all addresses.
+    """
+    kept = getattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    ray_constants.ENABLE_RAY_CLUSTER = False  # RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, read when ray was imported
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = kept
 
 
 @contextlib.contextmanager

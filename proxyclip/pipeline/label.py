@@ -221,6 +221,7 @@ def _label_pending(
         options.threads or max((os.cpu_count() or 1) // options.concurrency, 1),
         options.batch_windows,
         options.confidence_stride,
+        options.image_timeout_s,
     )
     if not manifest.storage.exists(EMBEDDINGS_KEY):
         embed = ray.remote(write_text_embeddings).options(**resources)

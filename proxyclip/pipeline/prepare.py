@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from proxyclip.config import ModelConfig
 from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.store import Storage
+from proxyclip.dataset.validate import json_object
 from proxyclip.models.text import cached_embeddings
 from proxyclip.models.weights import load_clip
-from proxyclip.vocabulary import Vocabulary
+from proxyclip.vocabulary import Vocabulary, VocabularyError
 
 VOCABULARY_KEY = "vocabulary.json"
 EMBEDDINGS_KEY = "text_embeddings.safetensors"
@@ -27,7 +29,7 @@ def write_vocabulary(output: Storage, vocabulary: Vocabulary) -> None:
 
 def write_text_embeddings(output: Storage, model: ModelConfig, device: str) -> int:
     """Embed the queries of the output's vocabulary with CLIP's text tower. Returns the storage requests retried."""
-    vocabulary = Vocabulary.from_json(json.loads(output.read(VOCABULARY_KEY)))
+    vocabulary = _read_names(output)
     clip = load_clip(model).to(device)
     output.create(EMBEDDINGS_KEY, save({"embeddings": cached_embeddings(clip, vocabulary.queries)}))
     return take_retries()
@@ -35,5 +37,15 @@ def write_text_embeddings(output: Storage, model: ModelConfig, device: str) -> i
 
 def read_vocabulary(output: Storage) -> Vocabulary:
     """The output's vocabulary with its text embeddings."""
-    vocabulary = Vocabulary.from_json(json.loads(output.read(VOCABULARY_KEY)))
-    return vocabulary.with_embeddings(load(output.read(EMBEDDINGS_KEY))["embeddings"].numpy())
+    vocabulary = _read_names(output)
+    try:
+        return vocabulary.with_embeddings(load(output.read(EMBEDDINGS_KEY))["embeddings"].numpy())
+    except (SafetensorError, KeyError, TypeError, VocabularyError) as error:
+        raise ValueError(f"{EMBEDDINGS_KEY} of {output}: {error}; delete it, and it is made anew.") from error
+
+
+def _read_names(output: Storage) -> Vocabulary:
+    try:
+        return Vocabulary.from_json(json_object(output.read(VOCABULARY_KEY), VOCABULARY_KEY))
+    except VocabularyError as error:
+        raise ValueError(f"{VOCABULARY_KEY} of {output}: {error}") from error

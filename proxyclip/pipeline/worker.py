@@ -15,10 +15,12 @@ import pyarrow as pa
 import torch
 
 from proxyclip.config import SegmenterConfig
+from proxyclip.dataset.decoder import DecoderPool
 from proxyclip.dataset.masks import reduce_confidence
 from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.store import Storage
-from proxyclip.image import ImageError, decode_image
+from proxyclip.image import ImageError
+from proxyclip.models.memory import OutOfMemory
 from proxyclip.models.segmenter import Segmentation, Segmenter
 from proxyclip.models.windows import plan_windows
 from proxyclip.pipeline.prepare import read_vocabulary
@@ -63,12 +65,13 @@ class WorkerConfig:
     threads: int
     batch_windows: int
     confidence_stride: int
+    image_timeout_s: float
 
 
 class LabelShards:
     """Rows of `source.SHARD_SCHEMA` to rows of RESULT_SCHEMA.
 
-    Decodes in threads ahead of the networks. What is wrong with an image costs that image; what is
+    Decodes in processes of its own ahead of the networks. What is wrong with an image costs that image; what is
     wrong with anything else costs the shard, which stays pending.
     """
 
@@ -78,7 +81,9 @@ class LabelShards:
         self._segmenter = Segmenter.from_config(
             config.segmenter, device=config.device, batch_windows=config.batch_windows
         )
-        self._pool = ThreadPoolExecutor(max(config.threads, 2), "decode")
+        self._ahead = max(config.threads, 2)
+        self._decoders = DecoderPool(self._ahead, config.image_timeout_s)
+        self._pool = ThreadPoolExecutor(self._ahead, "decode")  # each waits for a decoder
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -105,7 +110,9 @@ class LabelShards:
     def _label(
         self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]
     ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-        labelled, failures = [], []
+        labelled: list[dict[str, Any]] = []
+        failures: list[dict[str, str]] = []
+        too_large: list[dict[str, str]] = []
         group: list[tuple[str, np.ndarray]] = []
         for uri, image, failure in self._decoded(uris, data, fetch_errors):
             if failure is not None:
@@ -113,9 +120,12 @@ class LabelShards:
                 continue
             group.append((uri, image))
             if self._is_full(group):
-                labelled += self._segment(group)
+                self._segment(group, labelled, too_large)
                 group = []
-        return labelled + self._segment(group), failures
+        self._segment(group, labelled, too_large)
+        if len(too_large) > 1 and not labelled:  # not their fault, and must not be recorded as theirs
+            raise OutOfMemory(f"none of the {len(too_large)} images of the shard fitted; {too_large[0]['reason']}")
+        return labelled, failures + too_large
 
     def _decoded(
         self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]
@@ -123,8 +133,8 @@ class LabelShards:
         """Images in order, a few of them decoded ahead."""
         ahead: deque[tuple[str, Future[Any]]] = deque()
         for uri, encoded, fetch_error in zip(uris, data, fetch_errors, strict=True):
-            ahead.append((uri, self._pool.submit(_decode, encoded, fetch_error)))
-            if len(ahead) > 2 * self._pool._max_workers:
+            ahead.append((uri, self._pool.submit(self._decode, encoded, fetch_error)))
+            if len(ahead) > 2 * self._ahead:
                 first, future = ahead.popleft()
                 yield first, *future.result()
         for uri, future in ahead:
@@ -135,21 +145,40 @@ class LabelShards:
         count = sum(plan_windows((image.shape[0], image.shape[1]), windows).num_windows for _, image in group)
         return count >= BATCHES_AT_ONCE * self._segmenter.windows_at_once
 
-    def _segment(self, group: Sequence[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
+    def _decode(self, data: bytes | None, fetch_error: str | None) -> tuple[np.ndarray | None, dict[str, str] | None]:
+        if data is None:
+            return None, {"stage": "fetch", "status": "fetch_failed", "reason": fetch_error or "no data"}
+        try:
+            return self._decoders.decode(data), None
+        except ImageError as error:
+            return None, {"stage": "decode", "status": error.status, "reason": error.reason}
+
+    def _segment(
+        self,
+        group: Sequence[tuple[str, np.ndarray]],
+        labelled: list[dict[str, Any]],
+        too_large: list[dict[str, str]],
+    ) -> None:
+        """Label a group together. Where memory does not suffice, each of its images alone, which is the same."""
+        try:
+            labelled += self._labels(group)
+            return
+        except (OutOfMemory, MemoryError):
+            pass  # goes on below, when the error has let go of the tensors it saw
+        if len(group) > 1:
+            for one in group:
+                self._segment([one], labelled, too_large)
+        else:
+            ((uri, image),) = group
+            reason = f"{image.shape[1]} x {image.shape[0]} pixels need more memory than there is"
+            too_large.append({"uri": uri, "stage": "segment", "status": "out_of_memory", "reason": reason})
+
+    def _labels(self, group: Sequence[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
         features = self._segmenter.encode_batch([image for _, image in group])
         return [
             {"uri": uri, **_summary(self._segmenter.decode(dense, self._vocabulary), self._config.confidence_stride)}
             for (uri, _), dense in zip(group, features, strict=True)
         ]
-
-
-def _decode(data: bytes | None, fetch_error: str | None) -> tuple[np.ndarray | None, dict[str, str] | None]:
-    if data is None:
-        return None, {"stage": "fetch", "status": "fetch_failed", "reason": fetch_error or "no data"}
-    try:
-        return decode_image(data), None
-    except ImageError as error:
-        return None, {"stage": "decode", "status": error.status, "reason": error.reason}
 
 
 def _summary(result: Segmentation, confidence_stride: int) -> dict[str, Any]:
