@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxyclip.config import DecodeConfig, LabelOptions, ModelConfig, SegmenterConfig, WindowConfig
-    from proxyclip.models.segmenter import DenseFeatures, Segmentation, Segmenter
+    from proxyclip.models.segmentation import DenseFeatures, Segmentation
+    from proxyclip.models.segmenter import Segmenter
     from proxyclip.pipeline.label import Summary, label
     from proxyclip.presets import PRESETS
     from proxyclip.vocabulary import Vocabulary, VocabularyError
@@ -21,8 +22,8 @@ _HOMES = {
     "ModelConfig": "config",
     "SegmenterConfig": "config",
     "WindowConfig": "config",
-    "DenseFeatures": "models.segmenter",
-    "Segmentation": "models.segmenter",
+    "DenseFeatures": "models.segmentation",
+    "Segmentation": "models.segmentation",
     "Segmenter": "models.segmenter",
     "Summary": "pipeline.label",
     "label": "pipeline.label",

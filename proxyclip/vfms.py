@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,12 +69,3 @@ VFMS: dict[str, VfmSpec] = {
     "sam2-bplus": VfmSpec("sam2_hiera_base_plus.fb_r896_2pt1", "Apache-2.0"),
     "sam2-l": VfmSpec("sam2_hiera_large.fb_r1024_2pt1", "Apache-2.0"),
 }
-
-
-def forbids_commercial_use(licence: str) -> bool:
-    """Whether a licence, by its name, is one for research or other non-commercial use alone.
-
-    A licence that says so only in its text, or has no name, is not recognised.
-    """
-    words = re.split(r"[^a-z]+", licence.lower().replace("non-commercial", "noncommercial"))
-    return not {"nc", "noncommercial", "research", "amlr"}.isdisjoint(words)

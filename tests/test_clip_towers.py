@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tiny import randomise, tiny_vit
 
 from proxyclip.config import ModelConfig, SegmenterConfig, WindowConfig
-from proxyclip.models import weights
+from proxyclip.models import networks
 from proxyclip.models.attention import METHODS
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.clip_timm import TimmClipEncoder, as_clip
@@ -157,7 +157,7 @@ def test_a_tokenizer_that_cannot_be_had_is_missed_only_when_it_is_used(monkeypat
     def no_network(name):
         raise OSError("no connection to the hub")
 
-    tokenize = weights._tokenizer("ViT-B-16-SigLIP")
+    tokenize = networks._tokenizer("ViT-B-16-SigLIP")
     monkeypatch.setattr(open_clip, "get_tokenizer", no_network)
     with pytest.raises(FileNotFoundError, match="tokenizer of CLIP ViT-B-16-SigLIP is not on this machine"):
         tokenize(["a photo"])

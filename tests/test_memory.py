@@ -90,14 +90,14 @@ def segmenter():
 
 def limit_windows(segmenter, monkeypatch, fits):
     """Make the encoders ask for too much memory where `fits(windows)` is False."""
-    encode = segmenter._encode_windows
+    encode = segmenter.encode_windows
 
     def limited(windows):
         if not fits(windows):
             torch.empty(TOO_MUCH, dtype=torch.uint8)
         return encode(windows)
 
-    monkeypatch.setattr(segmenter, "_encode_windows", limited)
+    monkeypatch.setattr(segmenter, "encode_windows", limited)
 
 
 def test_a_batch_of_windows_that_does_not_fit_is_halved_for_good(segmenter, monkeypatch):

@@ -6,7 +6,8 @@ import open_clip
 import pytest
 
 from proxyclip.models.attention import METHODS
-from proxyclip.models.weights import LOCAL_DIR, weight_files
+from proxyclip.models.networks import LOCAL_DIR
+from proxyclip.models.weights import weight_files
 from proxyclip.presets import PRESETS, preset
 from proxyclip.vfms import VFMS
 from proxyclip.vocabulary import bundled_names

@@ -67,8 +67,8 @@ def test_batches_of_a_gpu_give_every_window_to_its_image(segmenter, size, monkey
     alone = segmenter.encode_batch(images)
     monkeypatch.setattr(segmenter._windows_at_once, "size", size)
     shapes = []
-    encode = segmenter._encode_windows
-    monkeypatch.setattr(segmenter, "_encode_windows", lambda batch: (shapes.append(len(batch)), encode(batch))[1])
+    encode = segmenter.encode_windows
+    monkeypatch.setattr(segmenter, "encode_windows", lambda batch: (shapes.append(len(batch)), encode(batch))[1])
     for one, other in zip(alone, segmenter.encode_batch(images), strict=True):
         torch.testing.assert_close(other.features, one.features, rtol=0, atol=1e-4)
     assert set(shapes) == {size}

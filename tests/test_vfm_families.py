@@ -14,11 +14,12 @@ from segment_anything import sam_model_registry
 from tiny import WINDOWS, random_image, tiny_clip, tiny_vit
 
 from proxyclip.config import ModelConfig, SegmenterConfig
+from proxyclip.licences import forbids_commercial_use
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.vfm import TimmProxy
 from proxyclip.models.vfm_generic import FeatureMapProxy, as_proxy
 from proxyclip.models.weights import load_proxy, weight_files
-from proxyclip.vfms import VFMS, forbids_commercial_use
+from proxyclip.vfms import VFMS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,7 @@ def worker(tmp_path):
 def refuse_white(worker, monkeypatch, stage):
     """Encoding or decoding a white image asks for more memory than there is."""
     segmenter = worker._segmenter
-    encode, decode = segmenter._encode_windows, segmenter.decode
+    encode, decode = segmenter.encode_windows, segmenter.decode
 
     def encode_windows(windows):
         if stage == "encode" and (windows == 1).all():
@@ -71,7 +71,7 @@ def refuse_white(worker, monkeypatch, stage):
             np.empty(TOO_MUCH, np.uint8)
         return decode(features, vocabulary)
 
-    monkeypatch.setattr(segmenter, "_encode_windows", encode_windows)
+    monkeypatch.setattr(segmenter, "encode_windows", encode_windows)
     monkeypatch.setattr(segmenter, "decode", decode_image)
 
 

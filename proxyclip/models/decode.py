@@ -47,7 +47,7 @@ def decode_features(
     logits_at_once: bound on the logits held together, that of the device if None; all queries of a pixel are the least.
     """
     device = features.device.type
-    at_once = logits_at_once or LOGITS_AT_ONCE[device]
+    at_once = logits_at_once or LOGITS_AT_ONCE.get(device, LOGITS_AT_ONCE["cuda"])
     stitch = _Stitch.of(features, plan)
     classes = _Classes(query_class)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,67 +20,18 @@ from proxyclip.models.clip_timm import as_clip
 from proxyclip.models.decode import LOGITS_AT_ONCE, Decoded, decode_features, dense_logits
 from proxyclip.models.memory import Portion
 from proxyclip.models.refine import pamr, pamr_affinity
+from proxyclip.models.segmentation import DenseFeatures, Segmentation
 from proxyclip.models.text import cached_embeddings
 from proxyclip.models.vfm import Proxy, TimmProxy
 from proxyclip.models.vfm_generic import FeatureMapProxy, as_proxy
 from proxyclip.models.vfm_sam import SamProxy
 from proxyclip.models.windows import WindowPlan, cut_windows, plan_windows
-from proxyclip.picture import overlay
 from proxyclip.vocabulary import Vocabulary, ignore_label
 
 if TYPE_CHECKING:
     from PIL import Image
 
 ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray"
-
-
-@dataclass(frozen=True)
-class DenseFeatures:
-    """An image's unit dense features, all a vocabulary needs.
-
-    features: (rows, columns, grid_h, grid_w, E) float32, a patch grid per window.
-    resized: (3, h, w) uint8, the image as the windows were cut from it: the guide of refinement.
-    """
-
-    features: Tensor
-    plan: WindowPlan
-    resized: Tensor
-
-    @property
-    def image_hw(self) -> tuple[int, int]:
-        """Size of the labels that these features decode to: the original image's, in pixels."""
-        return self.plan.y.original, self.plan.x.original
-
-    def at_size(self, image_hw: tuple[int, int]) -> DenseFeatures:
-        """The same features, to be decoded at another size."""
-        y, x = (
-            dataclasses.replace(axis, original=side)
-            for axis, side in zip((self.plan.y, self.plan.x), image_hw, strict=True)
-        )
-        return DenseFeatures(self.features, dataclasses.replace(self.plan, y=y, x=x), self.resized)
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """Labels of one image.
-
-    mask: (H, W) uint8, or uint16 beyond 255 classes; 255 (65535) = ignore.
-    confidence: (H, W) float32, the probability of the winning class, before any threshold.
-    margin: (H, W) float32, how far that is above the second class.
-    """
-
-    mask: np.ndarray
-    confidence: np.ndarray
-    margin: np.ndarray
-    vocabulary: Vocabulary
-    image: np.ndarray | None = None
-
-    def overlay(self, alpha: float = 0.5) -> Image.Image:
-        """The image under its coloured labels."""
-        if self.image is None:
-            raise ValueError("This Segmentation carries no image; use Segmenter.predict, or decode(..., image=image).")
-        ignore = ignore_label(self.vocabulary.num_classes)
-        return overlay(self.image, self.mask, self.vocabulary.colours, alpha=alpha, ignore=ignore)
 
 
 class Segmenter:
@@ -109,7 +59,7 @@ class Segmenter:
         self.method = method_named(model.method, model.residual)
         self.device = torch.device(device)
         self._windows_at_once = Portion("windows", _windows_at_once(self.device, batch_windows))
-        logits_at_once = LOGITS_AT_ONCE[self.device.type]
+        logits_at_once = LOGITS_AT_ONCE.get(self.device.type, LOGITS_AT_ONCE["cuda"])
         self._logits_at_once = Portion("logits", logits_at_once, smallest=logits_at_once // 64)
         self.clip = (clip if isinstance(clip, ClipEncoder) else as_clip(clip)).to(self.device)
         self.clip.set_trunk_dtype(getattr(torch, model.dtype))
@@ -182,7 +132,7 @@ class Segmenter:
             windows.append(self._windows(inputs[-1], plan))
         features: list[list[Tensor]] = [[] for _ in images]
         for owners, batch in _batches(plans, windows, windows_at_once):
-            for owner, dense in zip(owners, self._encode_windows(batch), strict=False):  # the rest fills the batch
+            for owner, dense in zip(owners, self.encode_windows(batch), strict=False):  # the rest fills the batch
                 features[owner].append(dense)
         return [
             DenseFeatures(torch.stack(found).unflatten(0, (len(plan.y.starts), -1)), plan, resized)
@@ -280,8 +230,8 @@ class Segmenter:
         affinity = pamr_affinity(guide, config.pamr_dilations)
         return lambda cosines: pamr(cosines, affinity, config.pamr_dilations, config.pamr_steps)
 
-    def _encode_windows(self, windows: Tensor) -> Tensor:
-        """(B, 3, h, w) in [0, 1] to dense features (B, grid_h, grid_w, E)."""
+    def encode_windows(self, windows: Tensor) -> Tensor:
+        """The networks alone: windows (B, 3, h, w) in [0, 1] to unit dense features (B, grid_h, grid_w, E)."""
         tokens, grid_hw = self.clip.trunk(_normalise(windows, self.clip.mean, self.clip.std))
         if self.proxy is None:
             dense = self.clip.attend(tokens, grid_hw, self.method)

@@ -21,7 +21,8 @@ from proxyclip.dataset.manifest import Manifest, ShardRange
 from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.store import Storage
 from proxyclip.models.attention import method_named
-from proxyclip.models.weights import LOCAL_DIR, clip_embed_dim, weight_hashes
+from proxyclip.models.networks import LOCAL_DIR, clip_embed_dim
+from proxyclip.models.weights import weight_hashes
 from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus, require_gpus
 from proxyclip.pipeline.prepare import EMBEDDINGS_KEY, read_vocabulary, write_text_embeddings, write_vocabulary
 from proxyclip.pipeline.progress import RunProgress

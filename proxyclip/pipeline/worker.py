@@ -21,7 +21,8 @@ from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.store import Storage
 from proxyclip.image import ImageError
 from proxyclip.models.memory import OutOfMemory
-from proxyclip.models.segmenter import Segmentation, Segmenter
+from proxyclip.models.segmentation import Segmentation
+from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.windows import plan_windows
 from proxyclip.pipeline.prepare import read_vocabulary
 from proxyclip.vocabulary import Vocabulary, ignore_label
