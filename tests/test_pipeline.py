@@ -18,8 +18,8 @@ from reference import load_module
 from safetensors.numpy import save_file
 
 from proxyclip.config import LabelOptions
-from proxyclip.dataset.manifest import ShardRange
 from proxyclip.dataset.masks import decode_confidence, decode_mask, reduce_confidence
+from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.shards import read_masks
 from proxyclip.dataset.store import Storage
 from proxyclip.models.segmenter import Segmenter

@@ -6,16 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow.parquet as pq
 import pytest
 
-from proxyclip.dataset.shards import (
-    Failure,
-    LabelledImage,
-    committed_shards,
-    read_commit,
-    read_masks,
-    read_shard,
-    read_table,
-    write_shard,
-)
+from proxyclip.dataset.commits import committed_shards, read_commit
+from proxyclip.dataset.shards import Failure, LabelledImage, read_masks, read_shard, read_table, write_shard
 from proxyclip.dataset.store import Storage
 
 NAMES = ["sky", "tree", "horse"]

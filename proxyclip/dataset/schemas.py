@@ -10,14 +10,22 @@ import pyarrow.parquet as pq
 SCHEMA_VERSION = 1
 
 
-def _schema(table: str, /, **columns: pa.DataType) -> pa.Schema:
-    fields = [pa.field(column, kind, nullable=False) for column, kind in columns.items()]
+def _schema(table: str, /, nullable: tuple[str, ...] = (), **columns: pa.DataType) -> pa.Schema:
+    fields = [pa.field(column, kind, nullable=column in nullable) for column, kind in columns.items()]
     return pa.schema(fields, metadata={"proxyclip.schema": f"{table}/{SCHEMA_VERSION}"})
 
 
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
-PLAN = _schema("plan", shard=pa.int64(), uri=pa.string(), size_bytes=pa.int64(), etag=pa.string())
+PLAN = _schema(
+    "plan",
+    ("shard", "replaces"),
+    shard=pa.int64(),
+    uri=pa.string(),
+    size_bytes=pa.int64(),
+    etag=pa.string(),
+    replaces=pa.int64(),
+)
 MASKS = _schema(
     "masks",
     uri=pa.string(),

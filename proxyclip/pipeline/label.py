@@ -17,7 +17,8 @@ from ray.data import ActorPoolStrategy
 
 from proxyclip.config import RECIPE_VERSION, LabelOptions, SegmenterConfig, allowed_failures, fingerprint, recipe_fields
 from proxyclip.dataset.images import list_images
-from proxyclip.dataset.manifest import Manifest, ShardRange
+from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.store import Storage
 from proxyclip.models.attention import method_named
 from proxyclip.models.weights import LOCAL_DIR, clip_embed_dim, weight_hashes
@@ -93,14 +94,16 @@ def label(options: LabelOptions) -> Summary:
         write_vocabulary(manifest.storage, vocabulary)
         plan = manifest.extend_plan(listing, options.shard_size)
         if plan.changed:
-            logger.warning("%d images changed since they were planned and keep their old masks.", plan.changed)
+            logger.warning("%d images changed since they were planned; they are labelled again.", plan.changed)
+        if plan.removed:
+            logger.warning("%d images are gone; their masks no longer count.", plan.removed)
         errors: dict[int, str] = {}
         stopped = None
         if pending := manifest.pending():
             join()
             stopped = _label_pending(config, options, manifest, pending, errors)
     totals = manifest.totals()
-    if totals.committed == totals.shards and (pending or not manifest.storage.exists("class_stats.parquet")):
+    if totals.committed == totals.shards and not manifest.has_class_stats():
         manifest.write_class_stats()
     return Summary(
         images=totals.planned,
