@@ -61,6 +61,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         "-volume.max=100",
         "-master.telemetry=false",
         "-s3.autoCreateBucket=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
         *flags,
     ]
     environment = {

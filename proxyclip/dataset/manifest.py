@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from proxyclip.dataset.class_stats import ClassStat, ClassSums, class_stats_table, shard_stats
-from proxyclip.dataset.commits import Commit, committed_shards, read_commits
+from proxyclip.dataset.commits import Commit, Done, committed, read_commits
 from proxyclip.dataset.images import ImageRef
 from proxyclip.dataset.plan import MAX_SHARD_BYTES, Plan, PlanSummary, ShardRange
 from proxyclip.dataset.schemas import parquet_bytes
+from proxyclip.dataset.segments import SegmentSums, compact, read_sums, sum_classes
 from proxyclip.dataset.shards import read_columns, read_table
 from proxyclip.dataset.store import Storage, public_uri
 
@@ -105,9 +106,9 @@ class Manifest:
         for shard, images in self.plan.images(shards.part, shards.shards).items():
             yield shard, [image.uri for image in images]
 
-    def committed(self) -> set[int]:
+    def committed(self) -> Done:
         """The shards that are done."""
-        return set(committed_shards(self.storage))
+        return committed(self.storage)
 
     def pending(self) -> list[ShardRange]:
         """The shards that are planned and not done, a range for each part that has some."""
@@ -119,34 +120,38 @@ class Manifest:
                 ranges.append(ShardRange(part.part, left))
         return ranges
 
+    def compact(self) -> None:
+        """Put the commits of full blocks together in segments."""
+        compact(self.storage)
+
     def totals(self) -> Totals:
-        """Images and shards, planned and done; dead rows do not count. Reads every commit."""
-        parts, shards = self.plan.parts(), committed_shards(self.storage)
-        commits = list(read_commits(self.storage, shards))
-        labelled, failed = (sum(getattr(commit, name) for commit in commits) for name in ("labelled", "failed"))
-        for commit, uris in self._dead_commits():
+        """Images and shards, planned and done; dead rows do not count. Reads segments' feet and loose commits."""
+        parts, done = self.plan.parts(), self.committed()
+        sums: list[SegmentSums | Commit] = [*self._segments(done), *read_commits(self.storage, done, done.loose)]
+        labelled, failed = sum(each.labelled for each in sums), sum(each.failed for each in sums)
+        for commit, uris in self._dead_commits(done):
             gone = 0
             if commit.failed:
-                gone = len(
-                    uris.intersection(read_columns(self.storage, commit, "failures", ["uri"])["uri"].to_pylist())
-                )
+                without_mask = read_columns(self.storage, commit, "failures", ["uri"])["uri"].to_pylist()
+                gone = len(uris.intersection(without_mask))
             failed, labelled = failed - gone, labelled - (len(uris) - gone)
         return Totals(
             planned=sum(part.num_images - part.num_superseded for part in parts),
             labelled=labelled,
             failed=failed,
             shards=sum(part.num_shards for part in parts),
-            committed=len(shards),
+            committed=len(done),
         )
 
     def class_sums(self) -> ClassSums:
         """The statistics of all committed shards, added up; dead rows do not count."""
-        sums = ClassSums()
+        done = self.committed()
+        sums = sum_classes(self.storage, list(read_commits(self.storage, done, done.loose)))
+        for segment in self._segments(done):
+            sums.add(segment.classes)
         with ThreadPoolExecutor(16) as pool:
-            for stats in _in_order(pool, partial(read_table, self.storage, kind="stats"), self._commits()):
-                sums.add_stats(stats)
-            for all_, live in _in_order(pool, self._stats_of_dead, self._dead_commits()):
-                sums.add_stats(all_, -1)
+            for every, live in _in_order(pool, self._stats_of_dead, self._dead_commits(done)):
+                sums.add_stats(every, -1)
                 sums.add_stats(live)
         return sums
 
@@ -173,16 +178,15 @@ class Manifest:
         counted = {name: sum(getattr(part, name) for part in parts) for name in ("num_shards", "num_superseded")}
         return {name: str(count) for name, count in counted.items()}
 
-    def _commits(self) -> Iterator[Commit]:
-        return read_commits(self.storage, committed_shards(self.storage))
+    def _segments(self, done: Done) -> list[SegmentSums]:
+        with ThreadPoolExecutor(16) as pool:
+            return list(pool.map(partial(read_sums, self.storage), sorted(done.segments)))
 
-    def _dead_commits(self) -> Iterator[tuple[Commit, set[str]]]:
+    def _dead_commits(self, done: Done) -> Iterator[tuple[Commit, set[str]]]:
         """The commits of shards that have dead rows, with the images of these."""
         dead = self.plan.dead()
-        if dead:
-            done = self.committed()
-            for commit in read_commits(self.storage, (shard for shard in sorted(dead) if shard in done)):
-                yield commit, dead[commit.shard]
+        for commit in read_commits(self.storage, done, dead):
+            yield commit, dead[commit.shard]
 
     def _stats_of_dead(self, found: tuple[Commit, set[str]]) -> tuple[pa.Table, pa.Table]:
         """The statistics of a shard with dead rows: of all its rows, and of those that live."""

@@ -8,6 +8,7 @@ import functools
 import os
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, BinaryIO
 
 import fsspec
@@ -74,6 +75,10 @@ class Remote:
                 time.sleep(0.05 * 2**attempt)
         raise AssertionError("unreachable")
 
+    def delete(self, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError), self._explained(key):
+            self.fs.rm_file(self._path(key))
+
     def stat(self, key: str) -> Entry:
         with self._explained(key):
             info = self.fs.info(self._path(key))
@@ -101,7 +106,12 @@ class Remote:
     def _entry(self, info: dict[str, Any]) -> Entry:
         tags = (info.get(name) for name in ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created"))
         etag = str(next((tag for tag in tags if tag), "")).strip('"')
-        return Entry(info["name"][len(self.root) + 1 :], int(info["size"] or 0), etag)
+        times = (info.get(name) for name in ("LastModified", "last_modified", "mtime", "updated", "created"))
+        modified: Any = next((time for time in times if time), 0)
+        if isinstance(modified, datetime):
+            modified = modified.timestamp()
+        modified_s = int(modified) if isinstance(modified, (int, float)) else 0
+        return Entry(info["name"][len(self.root) + 1 :], int(info["size"] or 0), etag, modified_s)
 
     @contextlib.contextmanager
     def _explained(self, key: str) -> Iterator[None]:

@@ -46,6 +46,19 @@ CLASS_STATS = _schema(
 )
 FAILURES = _schema("failures", uri=pa.string(), stage=pa.string(), status=pa.string(), reason=pa.string())
 
+_FILE = pa.struct([("key", pa.string()), ("rows", pa.int64()), ("size_bytes", pa.int64()), ("sha256", pa.string())])
+SEGMENT = _schema(
+    "segment",
+    ("masks", "stats", "failures"),
+    shard=pa.int64(),
+    images=pa.int64(),
+    labelled=pa.int64(),
+    failed=pa.int64(),
+    masks=_FILE,
+    stats=_FILE,
+    failures=_FILE,
+)
+
 KINDS = {"masks": MASKS, "stats": STATS, "failures": FAILURES}
 
 

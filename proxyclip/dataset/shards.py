@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from proxyclip.dataset.class_stats import shard_stats
-from proxyclip.dataset.commits import Commit, DataFile, commit_key, committed_shards, create_commit, read_commits
+from proxyclip.dataset.commits import Commit, DataFile, committed, create_commit, read_commits
 from proxyclip.dataset.plan import Plan
 from proxyclip.dataset.schemas import FAILURES, KINDS, MASKS, parquet_bytes
 from proxyclip.dataset.store import Storage
@@ -90,7 +90,7 @@ def read_shard(storage: Storage, commit: Commit) -> tuple[list[LabelledImage], l
 def read_masks(storage: Storage) -> Iterator[LabelledImage]:
     """Every labelled image of a run, shard by shard. What is not committed, or dead by now, is not there."""
     dead = Plan(storage).dead()
-    for commit in read_commits(storage, committed_shards(storage)):
+    for commit in read_commits(storage, committed(storage)):
         gone = dead.get(commit.shard, ())
         yield from (image for image in read_shard(storage, commit)[0] if image.uri not in gone)
 
@@ -106,7 +106,7 @@ def read_table(storage: Storage, commit: Commit, kind: str) -> pa.Table:
         raise ValueError(
             f"{file.key}: {len(data)} bytes with sha256 {found[:12]} found, {file.size_bytes} bytes with "
             f"{file.sha256[:12]} wanted by the commit of shard {commit.shard}; the file was changed after it was "
-            f"committed: delete {commit_key(commit.shard)} and run again to label the shard anew."
+            "committed: `proxyclip verify --repair` finds and drops such shards, and the next run labels them anew."
         )
     return pq.read_table(pa.BufferReader(data))
 
