@@ -7,7 +7,7 @@ import pytest
 
 from proxyclip.dataset import plan as module
 from proxyclip.dataset.images import ImageRef
-from proxyclip.dataset.plan import Plan, PlanSummary
+from proxyclip.dataset.plan import Plan, PlanSummary, ShardRange, waves
 from proxyclip.dataset.store import Storage
 
 
@@ -155,6 +155,18 @@ def test_each_image_has_one_row_that_lives_whatever_happened(plan, monkeypatch):
         dead = plan.dead()
         left = [uri for shard, uris in planned(plan).items() for uri in uris if uri not in dead.get(shard, ())]
         assert sorted(left) == sorted(live(plan)) == [ref.uri for ref in _history(number)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 9, 10])
+def test_waves_hold_all_shards_in_order_and_no_more_than_they_may(size):
+    ranges = [ShardRange(0, (0, 1, 2, 3)), ShardRange(1, (4,)), ShardRange(3, (12, 13, 15, 16))]
+    found = list(waves(ranges, size))
+    assert [(part.part, shard) for wave in found for part in wave for shard in part.shards] == [
+        (part.part, shard) for part in ranges for shard in part.shards
+    ]
+    sizes = [sum(part.num_shards for part in wave) for wave in found]
+    assert sizes[:-1] == [size] * (len(sizes) - 1)
+    assert 0 < sizes[-1] <= size
 
 
 @pytest.mark.parametrize("kind", ["disk", "s3"])

@@ -133,8 +133,12 @@ def read_commits(storage: Storage, done: Done, shards: Iterable[int] | None = No
 
 def read_segment(storage: Storage, block: int) -> dict[int, Commit]:
     """The commits of a segment by shard. Raises FileNotFoundError where there is none."""
-    table = pq.read_table(pa.BufferReader(storage.read(segment_key(block))))
-    return {row["shard"]: _from_row(row) for row in table.to_pylist()}
+    return parse_segment(storage.read(segment_key(block)))
+
+
+def parse_segment(data: bytes) -> dict[int, Commit]:
+    """The commits in the file of a segment, by shard."""
+    return {row["shard"]: _from_row(row) for row in pq.read_table(pa.BufferReader(data)).to_pylist()}
 
 
 def commit_key(shard: int) -> str:

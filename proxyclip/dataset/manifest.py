@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -110,12 +110,15 @@ class Manifest:
         """The shards that are done."""
         return committed(self.storage)
 
-    def pending(self) -> list[ShardRange]:
-        """The shards that are planned and not done, a range for each part that has some."""
+    def pending(self, besides: Collection[int] = ()) -> list[ShardRange]:
+        """The shards that are planned and not done (and not in `besides`), a range for each part that has some.
+
+        Reads no rows of the plan and no commits: the names of commits, and the feet of the plan's parts.
+        """
         done = self.committed()
         ranges = []
         for part in self.plan.parts():
-            left = tuple(shard for shard in part.shards if shard not in done)
+            left = tuple(shard for shard in part.shards if shard not in done and shard not in besides)
             if left:
                 ranges.append(ShardRange(part.part, left))
         return ranges

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -72,6 +72,21 @@ class ShardRange:
     def split(self, size: int) -> list[ShardRange]:
         """The same shards in ranges of at most `size`."""
         return [ShardRange(self.part, self.shards[i : i + size]) for i in range(0, len(self.shards), size)]
+
+
+def waves(ranges: Iterable[ShardRange], size: int) -> Iterator[list[ShardRange]]:
+    """Ranges of at most `size` shards together, in order."""
+    wave: list[ShardRange] = []
+    room = size
+    for shards in ranges:
+        while shards.num_shards > room:
+            yield [*wave, ShardRange(shards.part, shards.shards[:room])] if room else wave
+            shards = ShardRange(shards.part, shards.shards[room:])
+            wave, room = [], size
+        wave.append(shards)
+        room -= shards.num_shards
+    if wave:
+        yield wave
 
 
 class PlanRow(NamedTuple):
