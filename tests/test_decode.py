@@ -40,6 +40,7 @@ CLASSES = {
     "one class with synonyms": [3],
     "classes": [1] * 9,
     "synonyms": [2, 1, 5, 1, 1, 3, 7, 1],
+    "many synonyms": [12, 1, 4, 30, 1, 3, 5, 1, 1],
     "more than 255 classes": [1, 2] * 150,
 }
 

@@ -1,14 +1,13 @@
-import dataclasses
 import json
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from proxyclip.dataset import manifest as module
+from proxyclip.dataset import plan as module
 from proxyclip.dataset.images import ImageRef
-from proxyclip.dataset.manifest import Manifest, PlanSummary, RecipeMismatch, ShardRange, Totals
-from proxyclip.dataset.shards import Failure, LabelledImage, write_shard
+from proxyclip.dataset.manifest import Manifest, RecipeMismatch, Totals
+from proxyclip.dataset.plan import ShardRange
+from proxyclip.dataset.shards import Failure, LabelledImage, read_masks, write_shard
 from proxyclip.dataset.store import Storage
 
 RECIPE = {"decode": {"ignore_below": 0.3, "logit_scale": 40.0}, "version": 1}
@@ -96,64 +95,13 @@ def test_of_two_recipes_begun_at_once_one_is_refused(manifest):
         assert sorted(pool.map(begin, ["one", "two"])) == [False, True]
 
 
-def test_shards_are_cut_by_count_and_by_bytes(manifest):
-    images = [*refs(5), ImageRef("00005.jpg", 100, ""), ImageRef("00006.jpg", 25, ""), ImageRef("00007.jpg", 6, "")]
-    summary = manifest.extend_plan(images, shard_size=4, max_shard_bytes=30)
-    assert [len(uris) for uris in planned(manifest).values()] == [3, 2, 1, 1, 1]
-    assert summary == PlanSummary(images=8, shards=5, new_images=8, new_shards=5, changed=0)
-
-
-def test_the_plan_depends_on_the_listing_alone(tmp_path):
-    one, two = Manifest(Storage(str(tmp_path / "1"))), Manifest(Storage(str(tmp_path / "2")))
-    one.extend_plan(refs(10), 3)
-    two.extend_plan(refs(10)[::-1], 3)
-    assert one.storage.read("plan/00000.parquet") == two.storage.read("plan/00000.parquet")
-
-
-def test_planning_again_adds_new_images_behind_and_moves_none(manifest):
-    manifest.extend_plan(refs(10, start=5), 4)
-    before = planned(manifest)
-    assert manifest.extend_plan(refs(10, start=5), 4) == PlanSummary(10, 3, 0, 0, 0)
-    changed = [dataclasses.replace(ref, etag="2") for ref in refs(2, start=5)]
-    assert manifest.extend_plan([*refs(5), *changed], 4) == PlanSummary(15, 5, 5, 2, 2)
-    after = planned(manifest)
-    assert {shard: after[shard] for shard in before} == before
-    assert sorted(after) == [0, 1, 2, 3, 4]
-    assert after[3] == ["00000.jpg", "00001.jpg", "00002.jpg", "00003.jpg"]
-
-
-def test_a_large_plan_has_several_parts(manifest, monkeypatch):
-    monkeypatch.setattr(module, "SHARDS_PER_PART", 4)
-    manifest.extend_plan(refs(10), 1)
-    assert [(part.part, part.first_shard, part.num_shards, part.num_images) for part in manifest.plan_parts()] == [
-        (0, 0, 4, 4),
-        (1, 4, 4, 4),
-        (2, 8, 2, 2),
-    ]
-    assert [images[0].uri for images in manifest.read_plan(1, [5, 7]).values()] == ["00005.jpg", "00007.jpg"]
-    with pytest.raises(KeyError, match="no shard 8"):
-        manifest.read_plan(1, [8])
-
-
-@pytest.mark.parametrize("kind", ["disk", "s3"])
-def test_of_runs_planning_at_once_each_image_is_planned_once(kind, manifest, monkeypatch, request):
-    monkeypatch.setattr(module, "SHARDS_PER_PART", 2)
-    if kind == "s3":
-        manifest = Manifest(Storage(request.getfixturevalue("s3").uri(f"bucket/{uuid.uuid4().hex}")))
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda start: manifest.extend_plan(refs(12, start=start), 3), (0, 6, 12)))
-    shards = planned(manifest)
-    assert sorted(shards) == list(range(len(shards)))
-    assert sorted(uri for uris in shards.values() for uri in uris) == [ref.uri for ref in refs(24)]
-
-
 def test_pending_is_what_is_planned_and_not_committed(manifest, monkeypatch):
     monkeypatch.setattr(module, "SHARDS_PER_PART", 4)
     manifest.extend_plan(refs(10), 1)
     assert [task.num_shards for task in manifest.pending()] == [4, 4, 2]
     for shard in (0, 1, 2, 3, 5, 8):
         commit(manifest, shard)
-    assert manifest.committed() == {0, 1, 2, 3, 5, 8}
+    assert set(manifest.committed()) == {0, 1, 2, 3, 5, 8}
     assert manifest.pending() == [ShardRange(1, (4, 6, 7)), ShardRange(2, (9,))]
     assert ShardRange(1, (4, 6, 7)).split(2) == [ShardRange(1, (4, 6)), ShardRange(1, (7,))]
     assert list(manifest.read_range(ShardRange(1, (6, 4)))) == [(6, ["00006.jpg"]), (4, ["00004.jpg"])]
@@ -179,6 +127,57 @@ def test_class_statistics_are_exact_and_repeat_to_the_byte(manifest):
     assert stats[0].share == 36 / 54
     manifest.write_class_stats()
     assert manifest.storage.read("class_stats.parquet") == data
+
+
+def label_all(manifest):
+    """Label what is pending: every tenth image fails; classes and confidence differ from image to image."""
+    for task in manifest.pending():
+        for shard, uris in manifest.read_range(task):
+            failures = [Failure(uri, "decode", "empty", "no bytes") for uri in uris if uri[4] == "0"]
+            images = [
+                LabelledImage(uri, 1, 10, b"m", b"c", [0, 1 + int(uri[4]) % 2], [4, 6], [1 / (shard + 2), 0.1], 0.6, 0)
+                for uri in uris
+                if uri[4] != "0"
+            ]
+            write_shard(manifest.storage, shard, images, failures, ["sky", "tree", "horse"])
+
+
+def test_dead_rows_count_nowhere(manifest):
+    manifest.extend_plan(refs(25), 4)
+    label_all(manifest)
+    listing = [ImageRef("00000.jpg", 11, "1"), ImageRef("00001.jpg", 11, "1"), *refs(17, start=2)]  # 19 to 24 are gone
+    manifest.extend_plan(listing, 4)
+    assert manifest.totals() == Totals(planned=19, labelled=16, failed=1, shards=8, committed=7)
+    label_all(manifest)
+    assert manifest.totals() == Totals(planned=19, labelled=17, failed=2, shards=8, committed=8)
+    rows = list(read_masks(manifest.storage))
+    assert sorted(row.uri for row in rows) == [ref.uri for ref in refs(19) if ref.uri[4] != "0"]
+    stats = {stat.index: stat for stat in manifest.write_class_stats()}
+    for index in (0, 1, 2):
+        found = [(row, row.classes.index(index)) for row in rows if index in row.classes]
+        assert (stats[index].images, stats[index].pixels) == (len(found), sum(row.pixels[at] for row, at in found))
+        confidence = sum(row.pixels[at] * row.class_confidence[at] for row, at in found) / stats[index].pixels
+        assert stats[index].mean_confidence == pytest.approx(confidence, abs=1e-9)
+    assert sum(stat.share for stat in stats.values()) == pytest.approx(1)
+
+
+def test_a_class_whose_images_are_gone_is_gone(manifest):
+    manifest.extend_plan(refs(4), 2)
+    label_all(manifest)
+    manifest.extend_plan([refs(4)[2]], 2)
+    assert [(stat.name, stat.images) for stat in manifest.write_class_stats()] == [("sky", 1), ("tree", 1)]
+
+
+def test_class_statistics_are_out_of_date_once_the_plan_grows(manifest):
+    manifest.extend_plan(refs(8), 4)
+    label_all(manifest)
+    assert not manifest.has_class_stats()
+    manifest.write_class_stats()
+    assert manifest.has_class_stats()
+    manifest.extend_plan(refs(7), 4)
+    assert not manifest.has_class_stats()
+    manifest.write_class_stats()
+    assert manifest.has_class_stats()
 
 
 def test_a_run_without_labels_has_empty_statistics(manifest):

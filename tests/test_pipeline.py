@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 import subprocess
@@ -18,11 +19,15 @@ from reference import load_module
 from safetensors.numpy import save_file
 
 from proxyclip.config import LabelOptions
-from proxyclip.dataset.manifest import ShardRange
+from proxyclip.dataset import commits
+from proxyclip.dataset.commits import committed
+from proxyclip.dataset.images import list_images
 from proxyclip.dataset.masks import decode_confidence, decode_mask, reduce_confidence
+from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.shards import read_masks
 from proxyclip.dataset.store import Storage
 from proxyclip.models.segmenter import Segmenter
+from proxyclip.pipeline import label as label_module
 from proxyclip.pipeline.cluster import cluster
 from proxyclip.pipeline.label import label, label_graph, segmenter_config
 from proxyclip.pipeline.source import ShardSource
@@ -103,12 +108,14 @@ def command(options: LabelOptions) -> list[str]:
 
 
 def data_files(output: str | Path) -> dict[str, bytes]:
-    """All that a run must write the same way every time, by name."""
+    """All that a run must write the same way every time, by name; not what a killed writer had not finished."""
     root = Path(output)
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.parts[len(root.parts)] not in ("plan", "run.json")
+        if path.is_file()
+        and path.parts[len(root.parts)] not in ("plan", "run.json")
+        and not path.name.startswith(".proxyclip-tmp-")
     }
 
 
@@ -204,6 +211,90 @@ def test_a_killed_run_goes_on_where_it_stopped(options, corpus, tmp_path):
     assert label(options).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert data_files(options.output) == data_files(undisturbed.output)
+
+
+@pytest.fixture
+def listings(monkeypatch):
+    """The commits that were there whenever the input was listed."""
+    seen = []
+
+    def listing(input_uri, *, exclude):
+        seen.append(list(committed(Storage(exclude))))
+        return list_images(input_uri, exclude=exclude)
+
+    monkeypatch.setattr(label_module, "list_images", listing)
+    return seen
+
+
+def test_an_interrupted_run_labels_what_is_planned_before_it_lists_and_ends_in_the_same_bytes(
+    options, tmp_path, monkeypatch, listings
+):
+    monkeypatch.setattr(commits, "SHARDS_PER_SEGMENT", 3)
+    monkeypatch.setattr(label_module, "SHARDS_PER_WAVE", 3)
+    undisturbed = dataclasses.replace(options, output=str(tmp_path / "undisturbed"))
+    assert label(undisturbed).exit_code == 0
+    assert listings == [[]]
+    assert sorted(path.name for path in Path(undisturbed.output, "commits").iterdir()) == [
+        "000003.json",
+        "segment-00000.parquet",
+    ]
+    receipts = label_module._receipts
+
+    def interrupted(*args):
+        yield from itertools.islice(receipts(*args), 1)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(label_module, "_receipts", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            label(options)
+    assert 1 <= len(committed(Storage(options.output))) < 4
+    listings.clear()
+    summary = label(options)
+    assert (summary.images, summary.labelled, summary.committed, summary.exit_code) == (10, 10, 4, 0)
+    assert listings == [[0, 1, 2, 3]]
+    assert data_files(options.output) == data_files(undisturbed.output)
+
+
+def test_a_corpus_that_changes_is_labelled_where_it_changed(options, corpus, listings, caplog):
+    label(options)
+    before = data_files(options.output)
+    draw(corpus, 1, first=10)
+    (corpus / "image 002.jpg").unlink()
+    Image.new("RGB", (64, 60), "red").save(corpus / "image 003.jpg")
+    summary = label(options)
+    assert (summary.images, summary.labelled, summary.shards, summary.exit_code) == (10, 10, 5, 0)
+    assert "1 images changed" in caplog.text
+    assert "1 images are gone" in caplog.text
+    after = data_files(options.output)
+    assert {name for name in before if after.get(name) != before[name]} == {"class_stats.parquet"}
+    vocabulary = Vocabulary.load(options.vocabulary)
+    segmenter = Segmenter.from_config(segmenter_config(options, vocabulary))
+    masks = labels(options.output)
+    assert masks.keys() == {str(path.relative_to(corpus)) for path in corpus.rglob("*.jpg")}
+    for uri, mask in masks.items():
+        np.testing.assert_array_equal(mask, segmenter.predict(corpus / uri, vocabulary).mask)
+    for row in pq.read_table(Path(options.output) / "class_stats.parquet").to_pylist():
+        assert row["pixels"] == sum(int((mask == row["class"]).sum()) for mask in masks.values())
+        assert row["images"] == sum(bool((mask == row["class"]).any()) for mask in masks.values())
+    listings.clear()
+    written = {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")}
+    assert label(options).exit_code == 0
+    assert listings == [[0, 1, 2, 3, 4]]
+    assert {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")} == written
+
+
+def test_an_input_that_is_gone_stops_a_resumed_run_before_its_images_fail(options, corpus, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(label_module, "_label_pending", lambda *args: None)
+        assert label(options).exit_code == 1
+    before = data_files(options.output)
+    corpus.rename(corpus.with_name("unmounted"))
+    for _ in range(2):
+        with pytest.raises((FileNotFoundError, ValueError), match="images"):
+            label(options)
+        corpus.mkdir(exist_ok=True)  # a mount point without its disk
+    assert data_files(options.output) == before
 
 
 def test_output_inside_the_input_is_not_labelled(options, corpus):

@@ -6,16 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow.parquet as pq
 import pytest
 
-from proxyclip.dataset.shards import (
-    Failure,
-    LabelledImage,
-    committed_shards,
-    read_commit,
-    read_masks,
-    read_shard,
-    read_table,
-    write_shard,
-)
+from proxyclip.dataset.commits import committed, read_commit
+from proxyclip.dataset.shards import Failure, LabelledImage, read_masks, read_shard, read_table, write_shard
 from proxyclip.dataset.store import Storage
 
 NAMES = ["sky", "tree", "horse"]
@@ -139,7 +131,7 @@ def test_what_is_not_committed_is_not_there(tmp_path):
         write_shard(storage, shard, [image(f"{shard}.jpg")], [], NAMES)
     storage.write("masks/000001-0123456789ab.parquet", b"half a file of a killed writer")
     storage.write("commits/.tmp-1234", b"")
-    assert committed_shards(storage) == [0, 2, 1_000_001]
+    assert list(committed(storage)) == [0, 2, 1_000_001]
     assert [row.uri for row in read_masks(storage)] == ["0.jpg", "2.jpg", "1000001.jpg"]
     with pytest.raises(FileNotFoundError):
         read_commit(storage, 1)
@@ -159,7 +151,7 @@ def test_a_file_that_arrived_short_is_not_committed(tmp_path, monkeypatch):
     monkeypatch.setattr(Storage, "write", lambda self, key, data: write(self, key, data[:-1]))
     with pytest.raises(OSError, match="storage lost some"):
         write_shard(storage, 0, IMAGES, [], NAMES)
-    assert committed_shards(storage) == []
+    assert list(committed(storage)) == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -264,3 +265,19 @@ def test_only_one_module_touches_fsspec():
     package = Path(store.__file__).parents[1]
     users = {path.name for path in package.rglob("*.py") if "import fsspec" in path.read_text()}
     assert users == {"remote.py"}
+
+
+def test_what_was_deleted_is_gone_and_deleting_it_again_is_fine(storage):
+    storage.write("a/x", b"1")
+    storage.delete("a/x")
+    assert not storage.exists("a/x")
+    assert list(storage.list()) == []
+    storage.delete("a/x")
+    storage.delete("never/was")
+
+
+def test_an_entry_says_when_it_was_written(storage):
+    before = int(time.time())
+    storage.write("x", b"1")
+    (entry,) = storage.list()
+    assert before - 1 <= entry.modified_s <= time.time() + 1

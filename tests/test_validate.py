@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from proxyclip.dataset.commits import Commit, DataFile, read_commit
 from proxyclip.dataset.images import fetch_image
 from proxyclip.dataset.manifest import Manifest, ShardRange
 from proxyclip.dataset.masks import encode_confidence, encode_mask
 from proxyclip.dataset.schemas import MASKS, PLAN, parquet_bytes
-from proxyclip.dataset.shards import Commit, DataFile, Failure, LabelledImage, read_commit, write_shard
+from proxyclip.dataset.shards import Failure, LabelledImage, write_shard
 from proxyclip.dataset.store import Storage
 from proxyclip.dataset.validate import check_plan, check_table, commit_fields, json_object, plan_head, run_fields
 from proxyclip.image import ImageError
@@ -121,8 +122,10 @@ def test_a_run_record_of_another_version_is_left_to_the_caller():
 
 @pytest.mark.parametrize("value", [None, b"", b"-1", b"1e9", b"x", b"9" * 40, "\u0663".encode()])
 def test_the_head_of_a_plan_is_numbers(value):
-    assert plan_head({b"first_shard": b"3", b"num_shards": b"20"}, "plan/00000.parquet") == (3, 20)
-    metadata = {b"first_shard": b"3"} if value is None else {b"first_shard": b"3", b"num_shards": value}
+    head = {b"first_shard": b"3", b"num_shards": b"20", b"num_images": b"99", b"num_superseded": b"0"}
+    numbers = {"first_shard": 3, "num_shards": 20, "num_images": 99, "num_superseded": 0}
+    assert plan_head(head, "plan/00000.parquet") == numbers
+    metadata = {name: text for name, text in {**head, b"num_shards": value}.items() if text is not None}
     with pytest.raises(ValueError, match=r"plan/00000.parquet: num_shards .* found"):
         plan_head(metadata, "plan/00000.parquet")
 
@@ -132,7 +135,7 @@ def plan(**changes):
     columns.update({"shard": [3, 4], "uri": ["a.jpg", "b.jpg"], "size_bytes": [1, 2], "etag": ["", "x"]})
     types = {name: PLAN.field(name).type for name in PLAN.names}
     for name, value in changes.items():
-        types[name] = None
+        types[name] = pa.int64() if name == "replaces" else None
         columns[name] = value
     return pa.table({name: pa.array(values, types[name]) for name, values in columns.items() if values is not ...})
 
@@ -148,6 +151,7 @@ def plan(**changes):
         ({"uri": ["a.jpg", ""]}, "an empty uri"),
         ({"shard": [3, 10**15]}, "shard from 3 to 1000000000000000 found, 3 to 4 wanted"),
         ({"shard": [-1, 3]}, "shard from -1 to 3"),
+        ({"replaces": [None, 3]}, "replaces from 3 to 3 found, 0 to 2 wanted"),
         ({"size_bytes": [1, -5]}, "size_bytes from -5 to 1"),
         ({"size_bytes": [1, 2**62]}, "size_bytes from 1"),
     ],

@@ -282,7 +282,7 @@ def test_sam_loads_from_its_checkpoint_and_is_not_downloaded(tmp_path, monkeypat
         assert name == "vit_b"
         return ImageEncoderViT(img_size=64, embed_dim=24, depth=1, num_heads=2, out_chans=8)
 
-    monkeypatch.setattr("proxyclip.models.weights.build_sam_encoder", tiny_encoder)
+    monkeypatch.setattr("proxyclip.models.networks.build_sam_encoder", tiny_encoder)
     encoder = tiny_encoder("vit_b")
     state = {f"image_encoder.{name}": value for name, value in encoder.state_dict().items()}
     torch.save(state | {"mask_decoder.weight": torch.zeros(2)}, tmp_path / "sam.pth")

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from proxyclip.dataset.entry import Entry, StorageError
 
-_TEMPORARY = ".proxyclip-tmp-"
+TEMPORARY = ".proxyclip-tmp-"
 # No space, no quota, or a file larger than this user or file system may have.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -49,12 +49,15 @@ class Disk:
                 ) from error
             return True
 
+    def delete(self, key: str) -> None:
+        (self.root / key).unlink(missing_ok=True)
+
     def stat(self, key: str) -> Entry:
         path = self.root / key
         found = path.stat()
         if not path.is_file():
             raise IsADirectoryError(errno.EISDIR, "a folder, not a file", str(path))
-        return Entry(key, found.st_size, str(found.st_mtime_ns))
+        return Entry(key, found.st_size, str(found.st_mtime_ns), int(found.st_mtime))
 
     def list(self, folder: str) -> Iterator[Entry]:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -68,7 +71,7 @@ class Disk:
             return
         with os.scandir(path) as entries:
             for entry in entries:
-                if entry.name.startswith(_TEMPORARY):
+                if entry.name.startswith(TEMPORARY):
                     continue  # being written, or left by a writer that was killed
                 key = f"{folder}/{entry.name}" if folder else entry.name
                 try:
@@ -76,7 +79,7 @@ class Disk:
                         yield from self._walk(key, (*parents, identity))
                     elif entry.is_file():
                         found = entry.stat()
-                        yield Entry(key, found.st_size, str(found.st_mtime_ns))
+                        yield Entry(key, found.st_size, str(found.st_mtime_ns), int(found.st_mtime))
                     elif entry.is_symlink() and not (self.root / key).exists():
                         yield Entry(key, 0, "")
                 except FileNotFoundError:
@@ -90,7 +93,7 @@ class Disk:
     def _written(self, key: str, data: bytes) -> Iterator[Path]:
         """The data in a hidden file beside its final place, on the disk and not only in its cache."""
         folder = (self.root / key).parent
-        temporary = folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
+        temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with temporary.open("xb") as file:

@@ -11,11 +11,15 @@ class StorageError(OSError):
 
 
 class Entry(NamedTuple):
-    """A stored file. etag changes when its content does: the S3 ETag, or the time of the last change on disk."""
+    """A stored file. etag changes when its content does: the S3 ETag, or the time of the last change on disk.
+
+    modified_s: when it was last written, in whole seconds since 1970; 0 where the storage does not say.
+    """
 
     key: str
     size_bytes: int
     etag: str
+    modified_s: int = 0
 
 
 def public_uri(uri: str) -> str:

@@ -54,7 +54,7 @@ def list_images(input_uri: str, *, exclude: str | None = None) -> list[ImageRef]
         raise error(f"input {shown} {what}; a folder, a prefix or an image ({', '.join(EXTENSIONS)}) wanted.")
     left_out = _inside(storage, exclude)
     images, others = [], 0
-    for key, size_bytes, etag in storage.list():
+    for key, size_bytes, etag, _ in storage.list():
         if key.lower().endswith(EXTENSIONS) and not _hidden(key) and not (left_out and key.startswith(left_out)):
             _check_name(storage, key)
             images.append(ImageRef(key, size_bytes, etag))

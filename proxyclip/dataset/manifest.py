@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from proxyclip.dataset.class_stats import ClassStat, ClassSums, class_stats_table, shard_stats
+from proxyclip.dataset.commits import Commit, Done, committed, read_commits
 from proxyclip.dataset.images import ImageRef
-from proxyclip.dataset.schemas import CLASS_STATS, PLAN, parquet_bytes
-from proxyclip.dataset.shards import committed_shards, read_commit, read_table
+from proxyclip.dataset.plan import MAX_SHARD_BYTES, Plan, PlanSummary, ShardRange
+from proxyclip.dataset.schemas import parquet_bytes
+from proxyclip.dataset.segments import SegmentSums, compact, read_sums, sum_classes
+from proxyclip.dataset.shards import read_columns, read_table
 from proxyclip.dataset.store import Storage, public_uri
+from proxyclip.dataset.validate import run_fields
 
 SCHEMA_VERSION = 1
-SHARDS_PER_PART = 1000
-MAX_SHARD_BYTES = 128 * 2**20
+CLASS_STATS_KEY = "class_stats.parquet"
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class RecipeMismatch(ValueError):  # noqa: N818
@@ -35,45 +40,8 @@ class RecipeMismatch(ValueError):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class PlanSummary:
-    """What planning found: images and shards of the whole plan, those new in it, and images that changed since."""
-
-    images: int
-    shards: int
-    new_images: int
-    new_shards: int
-    changed: int
-
-
-@dataclass(frozen=True)
-class PlanPart:
-    """One file of the plan; it holds the shards `first_shard` to `first_shard + num_shards - 1`."""
-
-    part: int
-    first_shard: int
-    num_shards: int
-    num_images: int
-
-
-@dataclass(frozen=True)
-class ShardRange:
-    """Shards of one part of the plan: all that a read task has to know."""
-
-    part: int
-    shards: tuple[int, ...]
-
-    @property
-    def num_shards(self) -> int:
-        return len(self.shards)
-
-    def split(self, size: int) -> list[ShardRange]:
-        """The same shards in ranges of at most `size`."""
-        return [ShardRange(self.part, self.shards[i : i + size]) for i in range(0, len(self.shards), size)]
-
-
-@dataclass(frozen=True)
 class Totals:
-    """How far a run has come: images planned, labelled and failed, shards planned and committed."""
+    """How far a run has come: images planned (and not removed), labelled and failed; shards planned and committed."""
 
     planned: int
     labelled: int
@@ -82,23 +50,12 @@ class Totals:
     committed: int
 
 
-@dataclass(frozen=True)
-class ClassStat:
-    """A class over the whole run. share: of all labelled pixels; mean_confidence: over its pixels."""
-
-    index: int
-    name: str
-    images: int
-    pixels: int
-    share: float
-    mean_confidence: float
-
-
 class Manifest:
     """The files below an output that say what a run is and how far it has come."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        self.plan = Plan(storage)
 
     def begin(
         self, input_uri: str, recipe: dict[str, Any], fingerprint: str, packages: Mapping[str, str] | None = None
@@ -130,7 +87,7 @@ class Manifest:
 
     def run_record(self) -> dict[str, Any]:
         """run.json. Raises FileNotFoundError where no run was begun, ValueError for a newer version."""
-        record: dict[str, Any] = json.loads(self.storage.read("run.json"))
+        record = run_fields(self.storage.read("run.json"), SCHEMA_VERSION)
         version = record.get("schema_version")
         if version != SCHEMA_VERSION:
             raise ValueError(
@@ -142,154 +99,114 @@ class Manifest:
     def extend_plan(
         self, listing: Sequence[ImageRef], shard_size: int = 256, max_shard_bytes: int = MAX_SHARD_BYTES
     ) -> PlanSummary:
-        """Plan the images of a listing that are not planned yet, in new shards behind the existing ones.
-
-        A shard has at most `shard_size` images and `max_shard_bytes` bytes (a larger image is alone). What is
-        planned never changes: images that changed since (size or etag) are counted, not planned again, and
-        images that are gone stay planned. Of two runs planning at once each image is planned by one.
-        """
-        if shard_size < 1 or max_shard_bytes < 1:
-            raise ValueError(f"plan: shard_size {shard_size} and max_shard_bytes {max_shard_bytes} found, 1 wanted.")
-        while True:
-            parts = self.plan_parts()
-            planned: dict[str, tuple[int, str]] = {}
-            for part in parts:
-                table = self._part_table(part.part)
-                sizes, etags = table["size_bytes"].to_pylist(), table["etag"].to_pylist()
-                planned.update(zip(table["uri"].to_pylist(), zip(sizes, etags, strict=True), strict=True))
-            ordered = sorted(listing, key=lambda image: image.uri)
-            shards = _cut([image for image in ordered if image.uri not in planned], shard_size, max_shard_bytes)
-            first_shard = sum(part.num_shards for part in parts)
-            if self._write_parts(len(parts), first_shard, shards):
-                break  # otherwise another run was planning too: see what is left
-        new_images = sum(len(shard) for shard in shards)
-        known = (planned.get(image.uri) for image in listing)
-        changed = sum(
-            seen is not None and seen != (image.size_bytes, image.etag)
-            for image, seen in zip(listing, known, strict=True)
-        )
-        return PlanSummary(len(planned) + new_images, first_shard + len(shards), new_images, len(shards), changed)
-
-    def plan_parts(self) -> list[PlanPart]:
-        """The parts of the plan, in order. Reads the foot of each file, not its rows."""
-        names = (re.fullmatch(r"plan/(\d{5,})\.parquet", entry.key) for entry in self.storage.list("plan"))
-        # Parts are made in order: below the last one all are there, whatever a listing made meanwhile has missed.
-        parts = range(max((int(name[1]) for name in names if name), default=-1) + 1)
-        with ThreadPoolExecutor(16) as pool:
-            return list(pool.map(self._part_head, parts))
-
-    def read_plan(self, part: int, shards: Sequence[int]) -> dict[int, list[ImageRef]]:
-        """The images of some shards of a part, by shard, in order of uri. Raises KeyError for one not in it."""
-        table = self._part_table(part)
-        column = table["shard"]
-        rows = table.filter(pc.is_in(column, value_set=pa.array(shards, pa.int64()))).to_pylist()
-        images: dict[int, list[ImageRef]] = {shard: [] for shard in shards}
-        for row in rows:
-            images[row["shard"]].append(ImageRef(row["uri"], row["size_bytes"], row["etag"]))
-        for shard, refs in images.items():
-            if not refs:
-                raise KeyError(f"plan part {part} has no shard {shard}")
-        return images
+        """Plan what is new, changed or gone in a listing, in new shards behind the existing ones: `Plan.extend`."""
+        return self.plan.extend(listing, shard_size, max_shard_bytes)
 
     def read_range(self, shards: ShardRange) -> Iterator[tuple[int, list[str]]]:
         """The shards of a range, each with the uris of its images."""
-        for shard, images in self.read_plan(shards.part, shards.shards).items():
+        for shard, images in self.plan.images(shards.part, shards.shards).items():
             yield shard, [image.uri for image in images]
 
-    def committed(self) -> set[int]:
+    def committed(self) -> Done:
         """The shards that are done."""
-        return set(committed_shards(self.storage))
+        return committed(self.storage)
 
-    def pending(self) -> list[ShardRange]:
-        """The shards that are planned and not done, a range for each part that has some."""
+    def pending(self, besides: Collection[int] = ()) -> list[ShardRange]:
+        """The shards that are planned and not done (and not in `besides`), a range for each part that has some.
+
+        Reads no rows of the plan and no commits: the names of commits, and the feet of the plan's parts.
+        """
         done = self.committed()
         ranges = []
-        for part in self.plan_parts():
-            numbers = range(part.first_shard, part.first_shard + part.num_shards)
-            left = tuple(shard for shard in numbers if shard not in done)
+        for part in self.plan.parts():
+            left = tuple(shard for shard in part.shards if shard not in done and shard not in besides)
             if left:
                 ranges.append(ShardRange(part.part, left))
         return ranges
 
+    def compact(self) -> None:
+        """Put the commits of full blocks together in segments."""
+        compact(self.storage)
+
     def totals(self) -> Totals:
-        """Images and shards, planned and done. Reads every commit."""
-        parts, commits = self.plan_parts(), list(self._each_shard(partial(read_commit, self.storage)))
+        """Images and shards, planned and done; dead rows do not count. Reads segments' feet and loose commits."""
+        parts, done = self.plan.parts(), self.committed()
+        sums: list[SegmentSums | Commit] = [*self._segments(done), *read_commits(self.storage, done, done.loose)]
+        labelled, failed = sum(each.labelled for each in sums), sum(each.failed for each in sums)
+        for commit, uris in self._dead_commits(done):
+            gone = 0
+            if commit.failed:
+                without_mask = read_columns(self.storage, commit, "failures", ["uri"])["uri"].to_pylist()
+                gone = len(uris.intersection(without_mask))
+            failed, labelled = failed - gone, labelled - (len(uris) - gone)
         return Totals(
-            planned=sum(part.num_images for part in parts),
-            labelled=sum(commit.labelled for commit in commits),
-            failed=sum(commit.failed for commit in commits),
+            planned=sum(part.num_images - part.num_superseded for part in parts),
+            labelled=labelled,
+            failed=failed,
             shards=sum(part.num_shards for part in parts),
-            committed=len(commits),
+            committed=len(done),
         )
 
-    def write_class_stats(self) -> list[ClassStat]:
-        """Add up the statistics of all committed shards, and write them to class_stats.parquet.
+    def class_sums(self) -> ClassSums:
+        """The statistics of all committed shards, added up; dead rows do not count."""
+        done = self.committed()
+        sums = sum_classes(self.storage, list(read_commits(self.storage, done, done.loose)))
+        for segment in self._segments(done):
+            sums.add(segment.classes)
+        with ThreadPoolExecutor(16) as pool:
+            for every, live in _in_order(pool, self._stats_of_dead, self._dead_commits(done)):
+                sums.add_stats(every, -1)
+                sums.add_stats(live)
+        return sums
 
-        A row for each class that occurs. Counts are exact; confidence is weighted by pixels and added in the
-        order of shards, so the same commits give the same bytes.
+    def write_class_stats(self) -> list[ClassStat]:
+        """Write the statistics of the run to class_stats.parquet, a row for each class that occurs.
+
+        Counts are exact and confidence is weighted by pixels; the same commits give the same bytes.
         """
-        sums: dict[int, list[Any]] = {}
-        for rows in self._each_shard(self._stats_rows):
-            for row in rows:
-                entry = sums.setdefault(row["class"], [row["name"], 0, 0, 0.0])
-                entry[1] += row["images"]
-                entry[2] += row["pixels"]
-                entry[3] += row["pixels"] * row["mean_confidence"]
-        total = sum(pixels for _, _, pixels, _ in sums.values())
-        stats = [
-            ClassStat(index, name, images, pixels, pixels / total, confidence / pixels)
-            for index, (name, images, pixels, confidence) in sorted(sums.items())
-        ]
-        table = pa.Table.from_pylist([{"class": stat.index, **vars(stat)} for stat in stats], CLASS_STATS)
-        self.storage.write("class_stats.parquet", parquet_bytes(table))
+        stats = self.class_sums().stats()
+        self.storage.write(CLASS_STATS_KEY, parquet_bytes(class_stats_table(stats, self._basis())))
         return stats
 
-    def _stats_rows(self, shard: int) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = read_table(self.storage, read_commit(self.storage, shard), "stats").to_pylist()
-        return rows
+    def has_class_stats(self) -> bool:
+        """Whether class_stats.parquet was made from all that is planned now."""
+        try:
+            with self.storage.open(CLASS_STATS_KEY) as file:
+                found = pq.read_metadata(file).metadata
+        except FileNotFoundError:
+            return False
+        return all(found.get(name.encode()) == value.encode() for name, value in self._basis().items())
 
-    def _each_shard(self, read: Callable[[int], T]) -> Iterator[T]:
-        """What `read` makes of each committed shard, in order, many at once."""
-        shards = committed_shards(self.storage)
+    def _basis(self) -> dict[str, str]:
+        parts = self.plan.parts()
+        counted = {name: sum(getattr(part, name) for part in parts) for name in ("num_shards", "num_superseded")}
+        return {name: str(count) for name, count in counted.items()}
+
+    def _segments(self, done: Done) -> list[SegmentSums]:
         with ThreadPoolExecutor(16) as pool:
-            for start in range(0, len(shards), 1000):  # bounds what waits in memory
-                yield from pool.map(read, shards[start : start + 1000])
+            return list(pool.map(partial(read_sums, self.storage), sorted(done.segments)))
 
-    def _write_parts(self, part: int, first_shard: int, shards: list[list[ImageRef]]) -> bool:
-        for start in range(0, len(shards), SHARDS_PER_PART):
-            numbered = list(enumerate(shards[start : start + SHARDS_PER_PART], first_shard + start))
-            rows = [(shard, image.uri, image.size_bytes, image.etag) for shard, refs in numbered for image in refs]
-            head = {"first_shard": str(numbered[0][0]), "num_shards": str(len(numbered))}
-            columns = dict(zip(PLAN.names, zip(*rows, strict=True), strict=True))
-            table = pa.table(columns, PLAN.with_metadata({**PLAN.metadata, **head}))
-            if not self.storage.create(_part_key(part + start // SHARDS_PER_PART), parquet_bytes(table)):
-                return False
-        return True
+    def _dead_commits(self, done: Done) -> Iterator[tuple[Commit, set[str]]]:
+        """The commits of shards that have dead rows, with the images of these."""
+        dead = self.plan.dead()
+        for commit in read_commits(self.storage, done, dead):
+            yield commit, dead[commit.shard]
 
-    def _part_head(self, part: int) -> PlanPart:
-        with self.storage.open(_part_key(part)) as file:
-            foot = pq.read_metadata(file)
-        return PlanPart(part, int(foot.metadata[b"first_shard"]), int(foot.metadata[b"num_shards"]), foot.num_rows)
-
-    def _part_table(self, part: int) -> pa.Table:
-        return pq.read_table(pa.BufferReader(self.storage.read(_part_key(part))))
+    def _stats_of_dead(self, found: tuple[Commit, set[str]]) -> tuple[pa.Table, pa.Table]:
+        """The statistics of a shard with dead rows: of all its rows, and of those that live."""
+        commit, uris = found
+        stats = read_table(self.storage, commit, "stats")
+        masks = read_columns(self.storage, commit, "masks", ["uri", "classes", "pixels", "class_confidence"])
+        live = masks.filter(pc.invert(pc.is_in(masks["uri"], value_set=pa.array(uris, pa.string()))))
+        names = dict(zip(stats["class"].to_pylist(), stats["name"].to_pylist(), strict=True))
+        return stats, shard_stats(commit.shard, live, names)
 
 
-def _part_key(part: int) -> str:
-    return f"plan/{part:05d}.parquet"
-
-
-def _cut(images: Sequence[ImageRef], shard_size: int, max_shard_bytes: int) -> list[list[ImageRef]]:
-    """Images in order, cut into shards."""
-    shards: list[list[ImageRef]] = []
-    size_bytes = 0
-    for image in images:
-        if not shards or len(shards[-1]) == shard_size or size_bytes + image.size_bytes > max_shard_bytes:
-            shards.append([])
-            size_bytes = 0
-        shards[-1].append(image)
-        size_bytes += image.size_bytes
-    return shards
+def _in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """`pool.map` that holds a bounded number of items and results."""
+    items = iter(items)
+    while some := list(islice(items, 1000)):
+        yield from pool.map(work, some)
 
 
 def _compare(new: dict[str, Any], old: dict[str, Any], storage: Storage) -> None:

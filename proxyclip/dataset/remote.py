@@ -8,6 +8,7 @@ import functools
 import io
 import os
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
@@ -105,6 +106,10 @@ class Remote:
             )
         self.keeps = True
 
+    def delete(self, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._ask(key, lambda: self.fs.rm_file(self._path(key)))
+
     def stat(self, key: str) -> Entry:
         info = self._ask(key, lambda: self.fs.info(self._path(key)))
         if info["type"] != "file":
@@ -150,7 +155,12 @@ class Remote:
     def _entry(self, info: dict[str, Any]) -> Entry:
         tags = (info.get(name) for name in ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created"))
         etag = str(next((tag for tag in tags if tag), "")).strip('"')
-        return Entry(info["name"][len(self.root) + 1 :], int(info["size"] or 0), etag)
+        times = (info.get(name) for name in ("LastModified", "last_modified", "mtime", "updated", "created"))
+        modified: Any = next((time for time in times if time), 0)
+        if isinstance(modified, datetime):
+            modified = modified.timestamp()
+        modified_s = int(modified) if isinstance(modified, (int, float)) else 0
+        return Entry(info["name"][len(self.root) + 1 :], int(info["size"] or 0), etag, modified_s)
 
     @contextlib.contextmanager
     def _explained(self, key: str) -> Iterator[None]:

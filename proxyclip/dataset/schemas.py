@@ -10,14 +10,22 @@ import pyarrow.parquet as pq
 SCHEMA_VERSION = 1
 
 
-def _schema(table: str, /, **columns: pa.DataType) -> pa.Schema:
-    fields = [pa.field(column, kind, nullable=False) for column, kind in columns.items()]
+def _schema(table: str, /, nullable: tuple[str, ...] = (), **columns: pa.DataType) -> pa.Schema:
+    fields = [pa.field(column, kind, nullable=column in nullable) for column, kind in columns.items()]
     return pa.schema(fields, metadata={"proxyclip.schema": f"{table}/{SCHEMA_VERSION}"})
 
 
 _PNG = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
-PLAN = _schema("plan", shard=pa.int64(), uri=pa.string(), size_bytes=pa.int64(), etag=pa.string())
+PLAN = _schema(
+    "plan",
+    ("shard", "replaces"),
+    shard=pa.int64(),
+    uri=pa.string(),
+    size_bytes=pa.int64(),
+    etag=pa.string(),
+    replaces=pa.int64(),
+)
 MASKS = _schema(
     "masks",
     uri=pa.string(),
@@ -37,6 +45,19 @@ CLASS_STATS = _schema(
     "class_stats", **{"class": pa.int32(), **_COUNTS, "share": pa.float64(), "mean_confidence": pa.float64()}
 )
 FAILURES = _schema("failures", uri=pa.string(), stage=pa.string(), status=pa.string(), reason=pa.string())
+
+_FILE = pa.struct([("key", pa.string()), ("rows", pa.int64()), ("size_bytes", pa.int64()), ("sha256", pa.string())])
+SEGMENT = _schema(
+    "segment",
+    ("masks", "stats", "failures"),
+    shard=pa.int64(),
+    images=pa.int64(),
+    labelled=pa.int64(),
+    failed=pa.int64(),
+    masks=_FILE,
+    stats=_FILE,
+    failures=_FILE,
+)
 
 KINDS = {"masks": MASKS, "stats": STATS, "failures": FAILURES}
 

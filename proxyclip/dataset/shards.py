@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from proxyclip.dataset.schemas import FAILURES, KINDS, MASKS, STATS, parquet_bytes
+from proxyclip.dataset.class_stats import shard_stats
+from proxyclip.dataset.commits import Commit, DataFile, committed, create_commit, read_commits
+from proxyclip.dataset.plan import Plan
+from proxyclip.dataset.schemas import FAILURES, KINDS, MASKS, parquet_bytes
 from proxyclip.dataset.store import Storage
-from proxyclip.dataset.validate import commit_fields, leads_out
+from proxyclip.dataset.validate import check_table, leads_out
 
 Stage = Literal["fetch", "decode", "segment"]
 
@@ -52,35 +52,6 @@ class Failure:
     reason: str
 
 
-@dataclass(frozen=True)
-class DataFile:
-    key: str
-    rows: int
-    size_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Commit:
-    """What a shard has left: a file for each kind ("masks", "stats", "failures") that has rows."""
-
-    shard: int
-    files: dict[str, DataFile]
-    images: int
-    labelled: int
-    failed: int
-
-    def to_json(self) -> bytes:
-        return (json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n").encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Commit:
-        """Raises ValueError for what no commit of ours can say."""
-        fields = commit_fields(data)
-        fields["files"] = {kind: DataFile(**file) for kind, file in fields["files"].items()}
-        return cls(**fields)
-
-
 def write_shard(
     storage: Storage,
     shard: int,
@@ -97,27 +68,15 @@ def write_shard(
     images = sorted(images, key=lambda image: image.uri)
     failures = sorted(failures, key=lambda failure: failure.uri)
     _check(shard, images, failures, len(class_names))
+    masks = _masks_table(images)
     tables = {
-        "masks": _masks_table(images),
-        "stats": _stats_table(shard, images, class_names),
+        "masks": masks,
+        "stats": shard_stats(shard, masks, class_names),
         "failures": pa.Table.from_pylist([vars(failure) for failure in failures], FAILURES),
     }
     files = {kind: _write(storage, kind, shard, table) for kind, table in tables.items() if table.num_rows}
     commit = Commit(shard, files, len(images) + len(failures), len(images), len(failures))
-    if storage.create(_commit_key(shard), commit.to_json()):
-        return commit
-    return read_commit(storage, shard)
-
-
-def read_commit(storage: Storage, shard: int) -> Commit:
-    """The commit of a shard. Raises FileNotFoundError where it has none."""
-    return Commit.from_json(storage.read(_commit_key(shard)))
-
-
-def committed_shards(storage: Storage) -> list[int]:
-    """The numbers of all committed shards, in order: one listing, however many images there are."""
-    names = (re.fullmatch(r"commits/(\d{6,})\.json", entry.key) for entry in storage.list("commits"))
-    return sorted(int(name[1]) for name in names if name)
+    return create_commit(storage, commit)
 
 
 def read_shard(storage: Storage, commit: Commit) -> tuple[list[LabelledImage], list[Failure]]:
@@ -130,9 +89,11 @@ def read_shard(storage: Storage, commit: Commit) -> tuple[list[LabelledImage], l
 
 
 def read_masks(storage: Storage) -> Iterator[LabelledImage]:
-    """Every labelled image of a run, shard by shard. What is not committed is not there."""
-    for shard in committed_shards(storage):
-        yield from read_shard(storage, read_commit(storage, shard))[0]
+    """Every labelled image of a run, shard by shard. What is not committed, or dead by now, is not there."""
+    dead = Plan(storage).dead()
+    for commit in read_commits(storage, committed(storage)):
+        gone = dead.get(commit.shard, ())
+        yield from (image for image in read_shard(storage, commit)[0] if image.uri not in gone)
 
 
 def read_table(storage: Storage, commit: Commit, kind: str) -> pa.Table:
@@ -146,9 +107,18 @@ def read_table(storage: Storage, commit: Commit, kind: str) -> pa.Table:
         raise ValueError(
             f"{file.key}: {len(data)} bytes with sha256 {found[:12]} found, {file.size_bytes} bytes with "
             f"{file.sha256[:12]} wanted by the commit of shard {commit.shard}; the file was changed after it was "
-            f"committed: delete {_commit_key(commit.shard)} and run again to label the shard anew."
+            "committed: `proxyclip verify --repair` finds and drops such shards, and the next run labels them anew."
         )
-    return pq.read_table(pa.BufferReader(data))
+    return check_table(pq.read_table(pa.BufferReader(data)), KINDS[kind], file.key)
+
+
+def read_columns(storage: Storage, commit: Commit, kind: str, columns: list[str]) -> pa.Table:
+    """Some columns of a file of a shard, without reading, and so without checking, the rest of it."""
+    file = commit.files.get(kind)
+    if file is None:
+        return KINDS[kind].empty_table().select(columns)
+    with storage.open(file.key) as opened:
+        return pq.read_table(opened, columns=columns)
 
 
 def _masks_table(images: Sequence[LabelledImage]) -> pa.Table:
@@ -164,22 +134,6 @@ def _masks_table(images: Sequence[LabelledImage]) -> pa.Table:
         for image in images
     ]
     return pa.Table.from_pylist(rows, MASKS)
-
-
-def _stats_table(shard: int, images: Sequence[LabelledImage], class_names: Sequence[str]) -> pa.Table:
-    """One row for each class that occurs. Confidence is weighted by pixels, summed in the order of the images."""
-    sums: dict[int, list[Any]] = {}
-    for image in images:
-        for index, pixels, confidence in zip(image.classes, image.pixels, image.class_confidence, strict=True):
-            row = sums.setdefault(int(index), [0, 0, 0.0])
-            row[0] += 1
-            row[1] += int(pixels)
-            row[2] += int(pixels) * float(confidence)
-    rows = [
-        dict(zip(STATS.names, (shard, index, class_names[index], count, pixels, total / pixels), strict=True))
-        for index, (count, pixels, total) in sorted(sums.items())
-    ]
-    return pa.Table.from_pylist(rows, STATS)
 
 
 def _write(storage: Storage, kind: str, shard: int, table: pa.Table) -> DataFile:
@@ -217,7 +171,3 @@ def _check(shard: int, images: Sequence[LabelledImage], failures: Sequence[Failu
                 f"{image.height} x {image.width} pixels; distinct classes in order, below {num_classes}, with their "
                 "pixels and confidence wanted, that fill the image together with what is ignored."
             )
-
-
-def _commit_key(shard: int) -> str:
-    return f"commits/{shard:06d}.json"

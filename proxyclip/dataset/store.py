@@ -74,6 +74,10 @@ class Storage:
         """
         return self._at(key).create(key, data)
 
+    def delete(self, key: str) -> None:
+        """Remove a file; one that is not there is fine."""
+        self._at(key).delete(key)
+
     def stat(self, key: str) -> Entry:
         return self._at(key).stat(key)
 

@@ -79,15 +79,15 @@ def run_fields(data: bytes, schema_version: int) -> dict[str, Any]:
     return fields
 
 
-def plan_head(metadata: Mapping[bytes, bytes] | None, key: str) -> tuple[int, int]:
-    """(first_shard, num_shards) from the foot of a part of the plan."""
-    numbers = []
-    for name in ("first_shard", "num_shards"):
+def plan_head(metadata: Mapping[bytes, bytes] | None, key: str) -> dict[str, int]:
+    """The numbers in the foot of a part of the plan, by name."""
+    numbers = {}
+    for name in ("first_shard", "num_shards", "num_images", "num_superseded"):
         text = (metadata or {}).get(name.encode(), b"nothing").decode(errors="replace")
         if not re.fullmatch("[0-9]{1,12}", text):
             _refuse(key, f"{name} {text!r}", "a number in the file's metadata")
-        numbers.append(int(text))
-    return numbers[0], numbers[1]
+        numbers[name] = int(text)
+    return numbers
 
 
 def check_table(table: pa.Table, schema: pa.Schema, key: str) -> pa.Table:
@@ -110,7 +110,12 @@ def check_plan(table: pa.Table, shards: range, key: str) -> pa.Table:
     read, so that such an image fails by itself.
     """
     check_table(table, PLAN, key)
-    for name, low, high in (("shard", shards.start, shards.stop - 1), ("size_bytes", 0, _MAX_BYTES)):
+    bounds = {
+        "shard": (shards.start, shards.stop - 1),
+        "replaces": (0, shards.start - 1),
+        "size_bytes": (0, _MAX_BYTES),
+    }
+    for name, (low, high) in bounds.items():
         found = pc.min_max(table[name]).as_py()
         if found["min"] is not None and not low <= found["min"] <= found["max"] <= high:
             _refuse(key, f"{name} from {found['min']} to {found['max']}", f"{low} to {high}")

@@ -14,6 +14,10 @@ from proxyclip.models.windows import WindowPlan, stitch_matrix
 LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**27}
 
 
+# Queries that a class may have to be counted with the others of its kind.
+_FEW = 4
+
+
 @dataclass(frozen=True)
 class Decoded:
     """Per pixel of the original image: the winning class (H, W) int32, its probability, and the lead over
@@ -150,17 +154,28 @@ class _Classes:
         self.counts: list[int] = counts.tolist()
         self.count = len(self.counts)
         self.first = (counts.cumsum(0) - counts).to(query_class.device)  # (K,) first query of each class
-        # Classes with a second query, with a third, and so on.
-        self.further = [(counts > rank).nonzero().flatten() for rank in range(1, max(self.counts))]
+        # Of the classes with a second query, a third and so on the next is taken for all at once; the few that have
+        # many queries are taken one by one.
+        few = counts <= _FEW
+        ranks = range(1, max((count for count in self.counts if count <= _FEW), default=0))
+        self.further = [((counts > rank) & few).nonzero().flatten() for rank in ranks]
+        starts = self.first.tolist()
+        self.many = [
+            (index, slice(starts[index], starts[index] + count))
+            for index, count in enumerate(self.counts)
+            if count > _FEW
+        ]
 
     def maximum(self, logits: Tensor) -> Tensor:
         """Maximum over the queries of each class: (..., Q) to (..., K)."""
-        if not self.further:
+        if self.count == logits.shape[-1]:
             return logits
         by_class = logits[..., self.first]
         for rank, classes in enumerate(self.further, start=1):
             others = logits[..., self.first[classes] + rank]
             by_class[..., classes] = torch.maximum(by_class[..., classes], others)
+        for index, queries in self.many:
+            by_class[..., index] = logits[..., queries].amax(dim=-1)
         return by_class
 
     def chunks(self, wanted: int) -> Iterator[tuple[slice, slice]]:

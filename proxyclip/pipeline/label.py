@@ -16,9 +16,11 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from proxyclip.config import RECIPE_VERSION, LabelOptions, SegmenterConfig, allowed_failures, fingerprint, recipe_fields
-from proxyclip.dataset.images import list_images
-from proxyclip.dataset.manifest import Manifest, ShardRange
+from proxyclip.dataset.images import ImageRef, input_storage, list_images
+from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.plan import ShardRange, waves
 from proxyclip.dataset.retry import take_retries
+from proxyclip.dataset.segments import Compaction
 from proxyclip.dataset.store import Storage
 from proxyclip.models.attention import method_named
 from proxyclip.models.networks import LOCAL_DIR, clip_embed_dim
@@ -36,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 # Shards that one read task streams, at most; fewer in small runs, so that reading is spread.
 SHARDS_PER_TASK = 50
+
+# Shards of one Ray Dataset: bounds what the driver and Ray's scheduler hold. Actors load their networks for each.
+SHARDS_PER_WAVE = 100_000
 
 # Packages whose versions are recorded with a run; they may change the last bits of a result.
 _RECORDED = ("proxyclip", "ray", "torch", "open_clip_torch", "timm", "pillow", "pyarrow", "numpy")
@@ -89,7 +94,9 @@ def label(options: LabelOptions) -> Summary:
             f"{clip_embed_dim(config.model)}; embeddings belong to the CLIP that made them."
         )
     manifest = Manifest(Storage(options.output))
-    listing = list_images(options.input, exclude=options.output)
+    begun = manifest.recipe() is not None
+    listing = None if begun else list_images(options.input, exclude=options.output)
+    summary = Summary(failures_allowed=options.max_failures is not None)
     with contextlib.ExitStack() as session:
 
         def join() -> None:
@@ -99,15 +106,20 @@ def label(options: LabelOptions) -> Summary:
         recipe = _recipe(config, hashes, vocabulary, options)
         manifest.begin(options.input, recipe, fingerprint(recipe), packages=_package_versions())
         write_vocabulary(manifest.storage, vocabulary)
-        plan = manifest.extend_plan(listing, options.shard_size)
-        if plan.changed:
-            logger.warning("%d images changed since they were planned and keep their old masks.", plan.changed)
-        summary = Summary(failures_allowed=options.max_failures is not None)
-        if pending := manifest.pending():
-            join()
+        pending = manifest.pending() if begun else []
+        if pending and _is_there(options.input, manifest, pending[0]):
+            join()  # what is planned need not wait until the input is listed
             _label_pending(config, options, manifest, pending, summary)
+        if summary.stopped is None:
+            if listing is None:
+                listing = list_images(options.input, exclude=options.output)
+            _extend_plan(manifest, listing, options.shard_size)
+            if pending := manifest.pending(besides=summary.shard_errors):
+                join()
+                _label_pending(config, options, manifest, pending, summary)
+    manifest.compact()
     totals = manifest.totals()
-    if totals.committed == totals.shards and (pending or not manifest.storage.exists("class_stats.parquet")):
+    if totals.committed == totals.shards and not manifest.has_class_stats():
         manifest.write_class_stats()
     return replace(
         summary,
@@ -118,6 +130,21 @@ def label(options: LabelOptions) -> Summary:
         committed=totals.committed,
         retries=summary.retries + take_retries(),
     )
+
+
+def _is_there(input_uri: str, manifest: Manifest, shards: ShardRange) -> bool:
+    """Whether any image of the first shard is found. If none, the input may not be mounted, and listing it tells."""
+    images = input_storage(input_uri)
+    _, uris = next(manifest.read_range(ShardRange(shards.part, shards.shards[:1])))
+    return any(images.exists(uri) for uri in uris)
+
+
+def _extend_plan(manifest: Manifest, listing: list[ImageRef], shard_size: int) -> None:
+    plan = manifest.extend_plan(listing, shard_size)
+    if plan.changed:
+        logger.warning("%d images changed since they were planned; they are labelled again.", plan.changed)
+    if plan.removed:
+        logger.warning("%d images are gone from the input; their masks no longer count.", plan.removed)
 
 
 def _output_uri(output: str) -> str:
@@ -228,20 +255,23 @@ def _label_pending(
         embed = ray.remote(write_text_embeddings).options(**resources)
         summary.retries += ray.get(embed.remote(manifest.storage, config.model, device))
 
-    committed = manifest.totals()
-    allowed = allowed_failures(options.max_failures, committed.planned)
-    with RunProgress(committed.planned, committed.labelled + committed.failed, committed.failed) as progress:
-        for receipt in _receipts(worker, options, manifest, pending, resources):
-            summary.retries += receipt["retries"]
-            if receipt["error"] is not None:
-                summary.shard_errors[receipt["shard"]] = receipt["error"]
-                continue
-            progress.add(receipt["labelled"], receipt["failed"])
-            if allowed is not None and progress.failed > allowed:
-                summary.stopped = (
-                    f"{progress.failed} images failed, --max-failures {options.max_failures} allows {allowed}"
-                )
-                return
+    totals = manifest.totals()
+    done = totals.labelled + totals.failed
+    allowed = allowed_failures(options.max_failures, totals.planned)
+    compaction = Compaction(manifest.storage, manifest.committed())
+    with contextlib.closing(compaction), RunProgress(totals.planned, done, totals.failed) as progress:
+        for wave in waves(pending, SHARDS_PER_WAVE):
+            for receipt in _receipts(worker, options, manifest, wave, resources):
+                summary.retries += receipt["retries"]
+                if receipt["error"] is not None:
+                    summary.shard_errors[receipt["shard"]] = receipt["error"]
+                    continue
+                compaction.add(receipt["shard"])
+                progress.add(receipt["labelled"], receipt["failed"])
+                if allowed is not None and progress.failed > allowed:
+                    limit = f"--max-failures {options.max_failures} allows {allowed}"
+                    summary.stopped = f"{progress.failed} images failed, {limit}"
+                    return
 
 
 def _receipts(

@@ -12,7 +12,8 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from proxyclip.dataset.images import GONE, fetch_image, input_storage
-from proxyclip.dataset.manifest import Manifest, ShardRange
+from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.store import Storage, StorageError
 from proxyclip.image import ImageError

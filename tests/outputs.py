@@ -1,0 +1,103 @@
+"""Outputs with real masks, labelled by a rule instead of networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+
+from proxyclip.dataset.commits import Commit, commit_key, read_commit
+from proxyclip.dataset.images import ImageRef
+from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.masks import encode_confidence, encode_mask
+from proxyclip.dataset.schemas import parquet_bytes
+from proxyclip.dataset.shards import Failure, LabelledImage, read_table, write_shard
+from proxyclip.dataset.store import Storage
+from proxyclip.picture import default_palette
+
+NAMES = ["sky", "tree", "horse"]
+
+
+def images(count: int, start: int = 0, etag: str = "1") -> list[ImageRef]:
+    return [ImageRef(f"{number:03d}.jpg", 10, etag) for number in range(start, start + count)]
+
+
+def run(storage: Storage, listing: list[ImageRef]) -> Manifest:
+    """What a run does, from plan to statistics: three images a shard."""
+    manifest = Manifest(storage)
+    manifest.begin("/data", {"confidence_stride": 4}, "fingerprint")
+    manifest.extend_plan(listing, 3)
+    for task in manifest.pending():
+        for shard, uris in manifest.read_range(task):
+            label_shard(storage, shard, uris)
+    manifest.compact()
+    if not manifest.has_class_stats():
+        manifest.write_class_stats()
+    return manifest
+
+
+def label_shard(storage: Storage, shard: int, uris: list[str]) -> Commit:
+    """Every seventh image fails; the masks of the others follow from their names."""
+    failures = [Failure(uri, "decode", "decode_failed", "no image") for uri in uris if int(uri[:3]) % 7 == 6]
+    labelled = [_labelled(uri) for uri in uris if int(uri[:3]) % 7 != 6]
+    return write_shard(storage, shard, labelled, failures, NAMES)
+
+
+def _labelled(uri: str) -> LabelledImage:
+    rng = np.random.default_rng(int(uri[:3]))
+    mask = rng.choice(np.array([0, 1, 2, 255], np.uint8), (9, 6 + int(uri[:3]) % 5), p=[0.4, 0.3, 0.2, 0.1])
+    classes, pixels = np.unique(mask[mask != 255], return_counts=True)
+    confidence = rng.random(len(classes))
+    return LabelledImage(
+        uri=uri,
+        height=mask.shape[0],
+        width=mask.shape[1],
+        mask=encode_mask(mask, default_palette(len(NAMES))),
+        confidence=encode_confidence(np.zeros((3, -(-mask.shape[1] // 4)), np.uint8)),
+        classes=classes.tolist(),
+        pixels=pixels.tolist(),
+        class_confidence=confidence.tolist(),
+        mean_confidence=float((confidence * pixels).sum() / pixels.sum()),
+        ignored=int((mask == 255).sum()),
+    )
+
+
+def forge(storage: Storage, shard: int, kind: str, rows: pa.Table) -> None:
+    """Put other rows into a shard, with a commit that agrees."""
+    forge_bytes(storage, shard, kind, parquet_bytes(rows), rows.num_rows)
+
+
+def forge_bytes(storage: Storage, shard: int, kind: str, data: bytes, num_rows: int) -> None:
+    """Put another file into a shard, with a commit that agrees."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    commit = read_commit(storage, shard)
+    file = dataclasses.replace(
+        commit.files[kind],
+        key=f"{kind}/{shard:06d}-{sha256[:12]}.parquet",
+        rows=num_rows,
+        size_bytes=len(data),
+        sha256=sha256,
+    )
+    storage.write(file.key, data)
+    counts = {"masks": "labelled", "failures": "failed"}
+    changes = {counts[kind]: num_rows} if kind in counts else {}
+    commit = dataclasses.replace(commit, files={**commit.files, kind: file}, **changes)
+    commit = dataclasses.replace(commit, images=commit.labelled + commit.failed)
+    storage.write(commit_key(shard), commit.to_json())
+
+
+def rows_of(storage: Storage, shard: int, kind: str) -> pa.Table:
+    return read_table(storage, read_commit(storage, shard), kind)
+
+
+def with_cell(rows: pa.Table, row: int, column: str, value: object) -> pa.Table:
+    """The rows with one value replaced."""
+    values = rows.to_pylist()
+    values[row][column] = value
+    return pa.Table.from_pylist(values, rows.schema)
+
+
+def files(storage: Storage) -> dict[str, bytes]:
+    return {entry.key: storage.read(entry.key) for entry in storage.list()}
