@@ -201,6 +201,24 @@ def test_a_shard_without_a_commit_is_not_broken_but_unfinished(output):
     assert files(output) == undisturbed
 
 
+def test_an_output_can_be_verified_while_its_commits_are_compacted(tmp_path, monkeypatch):
+    output = Storage(str(tmp_path / "out"))
+    monkeypatch.setattr(Manifest, "compact", lambda self: None)
+    run(output, FIRST)
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "SHARDS_PER_SEGMENT", 3)
+    read, left = Storage.read, [True]
+
+    def reading(self, key):
+        if key.startswith("commits/") and left and left.pop():
+            Manifest(output).compact()
+        return read(self, key)
+
+    monkeypatch.setattr(Storage, "read", reading)
+    report = verify(output)
+    assert (report.problems, report.shards, left) == ([], 7, [])
+
+
 def test_an_image_that_two_rows_of_the_plan_claim_is_named(output):
     plan = pq.read_table(pa.BufferReader(output.read("plan/00001.parquet")))
     assert plan["uri"].to_pylist() == ["001.jpg", "020.jpg"]
