@@ -25,17 +25,22 @@ def images(count: int, start: int = 0, etag: str = "1") -> list[ImageRef]:
 
 
 def run(storage: Storage, listing: list[ImageRef]) -> Manifest:
-    """What a run does, from plan to statistics: three images a shard."""
+    """What a run does, from plan to statistics, in its order: three images a shard."""
     manifest = Manifest(storage)
     manifest.begin("/data", {"confidence_stride": 4}, "fingerprint")
+    _label_pending(manifest)
     manifest.extend_plan(listing, 3)
-    for task in manifest.pending():
-        for shard, uris in manifest.read_range(task):
-            label_shard(storage, shard, uris)
+    _label_pending(manifest)
     manifest.compact()
     if not manifest.has_class_stats():
         manifest.write_class_stats()
     return manifest
+
+
+def _label_pending(manifest: Manifest) -> None:
+    for task in manifest.pending():
+        for shard, uris in manifest.read_range(task):
+            label_shard(manifest.storage, shard, uris)
 
 
 def label_shard(storage: Storage, shard: int, uris: list[str]) -> Commit:

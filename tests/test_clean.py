@@ -18,6 +18,7 @@ from proxyclip.dataset.verify import verify
 @pytest.fixture(autouse=True)
 def short_segments(monkeypatch):
     monkeypatch.setattr(module, "SHARDS_PER_SEGMENT", 3)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power is cut here
 
 
 @pytest.fixture(params=["disk", "s3"])

@@ -1,5 +1,7 @@
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -159,6 +161,21 @@ def test_dead_rows_count_nowhere(manifest):
         confidence = sum(row.pixels[at] * row.class_confidence[at] for row, at in found) / stats[index].pixels
         assert stats[index].mean_confidence == pytest.approx(confidence, abs=1e-9)
     assert sum(stat.share for stat in stats.values()) == pytest.approx(1)
+
+
+def test_the_readme_says_how_plain_readers_drop_dead_rows(manifest, tmp_path, monkeypatch):
+    manifest.extend_plan(refs(25), 4)
+    label_all(manifest)
+    manifest.extend_plan([ImageRef("00001.jpg", 11, "1"), *refs(17, start=2)], 4)
+    label_all(manifest)
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(from pathlib[^`]*)```", readme)
+    (tmp_path / "labels").symlink_to(tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    found: list[str] = []
+    exec(snippet + "    found += masks['uri'].to_pylist()", {"found": found})
+    assert found == [row.uri for row in read_masks(manifest.storage)]
+    assert len(found) == 17
 
 
 def test_a_class_whose_images_are_gone_is_gone(manifest):

@@ -26,6 +26,7 @@ from proxyclip.dataset.masks import decode_confidence, decode_mask, reduce_confi
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.shards import read_masks
 from proxyclip.dataset.store import Storage
+from proxyclip.dataset.verify import verify
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.pipeline import label as label_module
 from proxyclip.pipeline.cluster import cluster
@@ -277,6 +278,8 @@ def test_a_corpus_that_changes_is_labelled_where_it_changed(options, corpus, lis
     for row in pq.read_table(Path(options.output) / "class_stats.parquet").to_pylist():
         assert row["pixels"] == sum(int((mask == row["class"]).sum()) for mask in masks.values())
         assert row["images"] == sum(bool((mask == row["class"]).any()) for mask in masks.values())
+    report = verify(Storage(options.output))
+    assert (report.problems, report.unfinished, report.shards) == ([], [], 5)
     listings.clear()
     written = {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")}
     assert label(options).exit_code == 0
@@ -363,6 +366,7 @@ def test_all_that_a_person_can_see_is_labelled(options, tmp_path):
     assert by_uri["empty.jpg"]["status"] == "empty"
     assert by_uri["text0.jpg"]["status"] == "decode_failed"
     assert all(row["stage"] == "decode" and row["reason"] for row in failures)
+    assert verify(Storage(options.output)).problems == []
 
     again = subprocess.run(
         command(dataclasses.replace(options, input=str(folder), shard_size=64, max_failures="10%")),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from outputs import files, images, run
 from reference import load_module
 
-from proxyclip.dataset import commits, store
+from proxyclip.dataset import commits, plan, store
+from proxyclip.dataset.images import ImageRef
 from proxyclip.dataset.manifest import Manifest, Totals
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.store import Storage
@@ -57,3 +60,45 @@ def test_a_listing_without_news_adds_nothing(output, benchmark):
     images = list(benchmark.listing(benchmark.Options(SHARDS, DONE, images_per_shard=2)))
     summary = Manifest(output).extend_plan(images, 2)
     assert (summary.images, summary.shards, summary.new_shards, summary.removed) == (2 * SHARDS, SHARDS, 0, 0)
+
+
+def test_a_run_that_dies_at_any_write_ends_in_the_bytes_of_an_undisturbed_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(commits, "SHARDS_PER_SEGMENT", 2)
+    monkeypatch.setattr(plan, "SHARDS_PER_PART", 3)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power is cut here
+    first = images(14)
+    then = [ImageRef("001.jpg", 11, "2"), *[ref for ref in images(16) if ref.uri not in ("001.jpg", "005.jpg")]]
+    undisturbed = Storage(str(tmp_path / "undisturbed"))
+    writes = 0
+
+    def counting(method, dies_at):
+        def call(self, *args):
+            nonlocal writes
+            writes += 1
+            if writes > dies_at:
+                raise KeyboardInterrupt
+            return method(self, *args)
+
+        return call
+
+    def run_until(storage, listing, dies_at):
+        nonlocal writes
+        writes = 0
+        with monkeypatch.context() as patch:
+            for name in ("write", "create", "delete"):
+                patch.setattr(Storage, name, counting(getattr(Storage, name), dies_at))
+            run(storage, listing)
+
+    counts = []
+    for listing in (first, then):
+        run_until(undisturbed, listing, 10**9)
+        counts.append(writes)
+    assert min(counts) > 5
+    for dies_at in range(max(counts)):
+        storage = Storage(str(tmp_path / str(dies_at)))
+        for listing, count in zip((first, then), counts, strict=True):
+            if dies_at < count:
+                with pytest.raises(KeyboardInterrupt):
+                    run_until(storage, listing, dies_at)
+            run(storage, listing)
+        assert files(storage) == files(undisturbed), dies_at

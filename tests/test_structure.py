@@ -57,7 +57,8 @@ def test_a_file_is_read_in_one_sitting(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["proxyclip", "proxyclip.presets", "proxyclip.dataset.shards", "proxyclip.dataset.manifest"]
+    "module",
+    ["proxyclip", "proxyclip.presets", "proxyclip.dataset.shards", "proxyclip.dataset.manifest", "proxyclip.cli"],
 )
 def test_readers_and_writers_load_neither_torch_nor_ray(module):
     code = f"import sys, {module}; print([m for m in ('torch', 'ray') if m in sys.modules])"

@@ -1,4 +1,5 @@
 import io
+import os
 import re
 import uuid
 
@@ -15,9 +16,13 @@ from proxyclip.dataset.clean import clean
 from proxyclip.dataset.commits import commit_key, read_commit, segment_key
 from proxyclip.dataset.images import ImageRef
 from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.masks import encode_confidence, encode_mask
 from proxyclip.dataset.schemas import parquet_bytes
+from proxyclip.dataset.shard_check import check_shard
+from proxyclip.dataset.shards import LabelledImage, write_shard
 from proxyclip.dataset.store import Storage, StorageError
 from proxyclip.dataset.verify import repair, verify
+from proxyclip.picture import default_palette
 
 # 21 images in 7 shards, then one that changes (shard 7) and one that goes: two segments, loose commits of 6 and 7.
 FIRST = images(21)
@@ -27,6 +32,7 @@ THEN = [ImageRef("001.jpg", 11, "2"), *[ref for ref in images(20) if ref.uri != 
 @pytest.fixture(autouse=True)
 def short_segments(monkeypatch):
     monkeypatch.setattr(module, "SHARDS_PER_SEGMENT", 3)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power is cut here
 
 
 def _output(uri):
@@ -177,6 +183,26 @@ def test_damage_is_named_and_after_repair_and_another_run_undone(output, damage,
     assert files(output) == undisturbed
 
 
+def test_masks_of_many_classes_are_read_as_16_bits(tmp_path):
+    storage = Storage(str(tmp_path))
+    mask = np.array([[0, 255, 299, 299], [65535, 255, 256, 1]], np.uint16)
+    labelled = LabelledImage(
+        uri="a.jpg",
+        height=2,
+        width=4,
+        mask=encode_mask(mask, default_palette(300)),
+        confidence=encode_confidence(np.zeros((1, 1), np.uint8)),
+        classes=[0, 1, 255, 256, 299],
+        pixels=[1, 1, 2, 1, 2],
+        class_confidence=[0.5] * 5,
+        mean_confidence=0.5,
+        ignored=1,
+    )
+    commit = write_shard(storage, 0, [labelled], [], [str(number) for number in range(300)])
+    assert check_shard(storage, 0, commit, ["a.jpg"], (), 4).problems == []
+    assert "confidence of (1, 1) found" in str(check_shard(storage, 0, commit, ["a.jpg"], (), 2).problems)
+
+
 def test_over_s3_the_same_holds(s3):
     output = _output(s3.uri(f"bucket/{uuid.uuid4().hex}"))
     undisturbed = files(output)
@@ -199,6 +225,24 @@ def test_a_shard_without_a_commit_is_not_broken_but_unfinished(output):
     run(output, THEN)
     assert verify(output).unfinished == []
     assert files(output) == undisturbed
+
+
+def test_an_output_can_be_verified_while_its_commits_are_compacted(tmp_path, monkeypatch):
+    output = Storage(str(tmp_path / "out"))
+    monkeypatch.setattr(Manifest, "compact", lambda self: None)
+    run(output, FIRST)
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "SHARDS_PER_SEGMENT", 3)
+    read, left = Storage.read, [True]
+
+    def reading(self, key):
+        if key.startswith("commits/") and left and left.pop():
+            Manifest(output).compact()
+        return read(self, key)
+
+    monkeypatch.setattr(Storage, "read", reading)
+    report = verify(output)
+    assert (report.problems, report.shards, left) == ([], 7, [])
 
 
 def test_an_image_that_two_rows_of_the_plan_claim_is_named(output):

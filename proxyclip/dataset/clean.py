@@ -41,8 +41,9 @@ def clean(storage: Storage, older_than_h: float = 24, *, dry_run: bool = False) 
             files.pop(file.key, None)
     size_bytes, orphans = 0, []
     for entry in files.values():
+        known = entry.modified_s > 0 or older_than_h == 0  # a storage that tells no times may hold young files
         # Looked at once more: a writer may just have written these very bytes again.
-        if entry.modified_s <= before_s and storage.exists(entry.key) and storage.stat(entry.key) == entry:
+        if known and entry.modified_s <= before_s and storage.exists(entry.key) and storage.stat(entry.key) == entry:
             size_bytes += entry.size_bytes
             orphans.append(entry.key)
             if not dry_run:

@@ -17,6 +17,7 @@ from proxyclip.dataset.commits import (
     commit_key,
     committed,
     parse_segment,
+    read_commit,
     segment_key,
 )
 from proxyclip.dataset.manifest import CLASS_STATS_KEY, Manifest
@@ -164,7 +165,10 @@ class _Verification:
             return self._segment[1].get(shard)
         if shard not in self._done:
             return None
-        data = self._storage.read(commit_key(shard))
+        try:
+            data = self._storage.read(commit_key(shard))
+        except FileNotFoundError:
+            return read_commit(self._storage, shard)  # compacted since it was listed
         try:
             return Commit.from_json(data)
         except UNREADABLE as error:

@@ -136,7 +136,10 @@ def _is_there(input_uri: str, manifest: Manifest, shards: ShardRange) -> bool:
     """Whether any image of the first shard is found. If none, the input may not be mounted, and listing it tells."""
     images = input_storage(input_uri)
     _, uris = next(manifest.read_range(ShardRange(shards.part, shards.shards[:1])))
-    return any(images.exists(uri) for uri in uris)
+    try:
+        return any(images.exists(uri) for uri in uris)
+    except (PermissionError, ValueError):
+        return True  # about that image alone
 
 
 def _extend_plan(manifest: Manifest, listing: list[ImageRef], shard_size: int) -> None:
