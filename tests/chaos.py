@@ -15,8 +15,9 @@ from time import monotonic
 import psutil
 import ray.cluster_utils
 
+from proxyclip.dataset.commits import committed, read_commit
 from proxyclip.dataset.schemas import KINDS
-from proxyclip.dataset.shards import committed_shards, read_commit, read_table
+from proxyclip.dataset.shards import read_table
 from proxyclip.dataset.store import Storage
 
 Kill = str  # "driver", "actor", "worker", "node" or "none"
@@ -116,7 +117,7 @@ def polling_reader(output: str) -> Iterator[Callable[[], int]]:
     def read() -> None:
         try:
             while not stop.wait(0.1):
-                for shard in set(committed_shards(storage)) - seen:
+                for shard in set(committed(storage)) - seen:
                     commit = read_commit(storage, shard)
                     rows = {kind: read_table(storage, commit, kind).num_rows for kind in KINDS}
                     assert rows["masks"] == commit.labelled

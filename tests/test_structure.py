@@ -10,11 +10,23 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "proxyclip"
-FOUNDATION = {"config", "vocabulary", "vocabulary_checks", "vocabulary_files", "templates", "image", "picture", "vfms"}
+FOUNDATION = {
+    "config",
+    "vocabulary",
+    "vocabulary_checks",
+    "vocabulary_files",
+    "templates",
+    "image",
+    "picture",
+    "vfms",
+    "licences",
+    "benchmarks",
+}
 ALLOWED = {
     "models": FOUNDATION | {"models", "presets"},
     "dataset": FOUNDATION | {"dataset"},
     "evaluation": FOUNDATION | {"evaluation"},
+    "speed": FOUNDATION | {"models", "demo", "speed"},
     "pipeline": FOUNDATION | {"models", "dataset", "evaluation", "presets", "pipeline"},
 }
 FORBIDDEN = {"models": {"ray", "fsspec"}, "dataset": {"ray", "torch"}, "evaluation": {"ray", "torch"}}

@@ -191,7 +191,8 @@ def test_a_plan_with_names_that_lead_out_reads_nothing_there(tmp_path):
     rows = sorted([*ESCAPES, "good.jpg"])
     columns = {"shard": [0] * len(rows), "uri": rows, "size_bytes": [1] * len(rows), "etag": [""] * len(rows)}
     columns |= {name: [None] * len(rows) for name in PLAN.names if name not in columns}
-    head = {**PLAN.metadata, b"first_shard": b"0", b"num_shards": b"1"}
+    head = {b"first_shard": b"0", b"num_shards": b"1", b"num_images": b"%d" % len(rows), b"num_superseded": b"0"}
+    head |= PLAN.metadata
     output.write("plan/00000.parquet", parquet_bytes(pa.table(columns, PLAN.with_metadata(head))))
     (table,) = read_shards(str(tmp_path / "in"), output.uri, ShardRange(0, (0,)))
     (row,) = table.to_pylist()
