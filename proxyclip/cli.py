@@ -1,4 +1,4 @@
-"""`proxyclip`: look after the output of a job. Labelling itself is jobs/label.py."""
+"""`proxyclip`: see what there is to label with, and look after the output of a job. Labelling is jobs/label.py."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.extras import SubcommandApp
 
+from proxyclip.benchmarks import BENCHMARKS
 from proxyclip.dataset.clean import clean
 from proxyclip.dataset.status import Status, status
 from proxyclip.dataset.store import Storage
 from proxyclip.dataset.verify import repair, verify
+from proxyclip.licences import forbids_commercial_use
+from proxyclip.presets import PRESETS, PUBLISHED_ON
 
 SHOWN_PROBLEMS = 20
 SHOWN_REASONS = 10
@@ -88,6 +91,35 @@ def _clean(
     return 0
 
 
+@app.command(name="presets")
+def _presets(like: Annotated[Positional[str], arg(metavar="[PART]")] = "") -> int:
+    """List the presets: cost, licences of the weights, and published mIoU on each benchmark in percent.
+
+    Cost is counted on the networks, in GFLOP to encode an image of 500 x 375 pixels. Published figures hold at the
+    benchmark's settings (`--benchmark`), which cost more for some.
+
+    Args:
+        like: Only presets whose names hold this.
+    """
+    from proxyclip.models.cost import gflop_per_image  # torch takes seconds that the other commands need not wait
+
+    names = [name for name in PRESETS if like in name]
+    if not names:
+        raise ValueError(f"no preset has {like!r} in its name; `proxyclip presets` lists all.")
+    width = max(map(len, names))
+    shown = " ".join(f"{BENCHMARKS[name]:>11}" for name in PUBLISHED_ON)
+    print(f"{'preset':{width}} {'GFLOP':>6} {shown}  licences of the weights")
+    for name in names:
+        chosen = PRESETS[name]
+        figures = " ".join(f"{chosen.published_miou.get(benchmark, ''):>11}" for benchmark in PUBLISHED_ON)
+        licences = ", ".join(
+            f"{part} {licence}{' (not for commercial use)' if forbids_commercial_use(licence) else ''}"
+            for part, licence in chosen.licences.items()
+        )
+        print(f"{name:{width}} {gflop_per_image(chosen.config):6.0f} {figures}  {licences}", flush=True)
+    return 0
+
+
 def _storage(output: str) -> Storage:
     storage = Storage(output)
     if not storage.exists("run.json"):
@@ -127,7 +159,7 @@ def _duration(seconds: float) -> str:
 def main() -> None:
     """The console command; exit code 2 where it cannot run."""
     try:
-        code = app.cli(prog="proxyclip", description="Look after the output of a labelling job.")
+        code = app.cli(prog="proxyclip", description="List presets; look after the output of a job.")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2

@@ -28,7 +28,7 @@ class Preset:
     published_miou: Mapping[str, float] = field(default_factory=dict)
 
 
-_PUBLISHED_ON = ("voc21", "context60", "coco_object", "voc20", "cityscapes", "context59", "ade20k", "coco_stuff")
+PUBLISHED_ON = ("voc21", "context60", "coco_object", "voc20", "cityscapes", "context59", "ade20k", "coco_stuff")
 _CLIPS = {
     "b16": ("ViT-B-16-quickgelu", "openai", "MIT"),
     "l14": ("ViT-L-14-quickgelu", "openai", "MIT"),
@@ -61,7 +61,7 @@ def _proxyclip(clip: str, proxy: str) -> Preset:
         SegmenterConfig(ModelConfig(clip=architecture, clip_pretrained=pretrained, proxy=proxy)),
         licences={"clip": licence, "proxy": VFMS[proxy].licence},
         benchmarks=SETTINGS["proxyclip"],
-        published_miou=dict(zip(_PUBLISHED_ON, _PUBLISHED.get((clip, proxy), ()), strict=False)),
+        published_miou=dict(zip(PUBLISHED_ON, _PUBLISHED.get((clip, proxy), ()), strict=False)),
     )
 
 
@@ -81,6 +81,11 @@ _FAMILY = {
         WindowConfig(short_side=448, crop=448, stride=224, pad_multiple=16),
         DecodeConfig(logit_scale=50.0),
         (51.8, 32.6, 33.0, 80.9, 30.0, 35.9, 16.7, 23.9),
+    ),
+    "gem": (
+        WindowConfig(short_side=448, crop=448, stride=224, pad_multiple=16),
+        DecodeConfig(),
+        (),
     ),
     "naclip": (
         WindowConfig(short_side=336, crop=224, stride=112, pad_multiple=1, upsample_twice=True),
@@ -104,7 +109,7 @@ def _without_proxy(method: str, clip: str) -> Preset:
         ),
         licences={"clip": licence},
         benchmarks=SETTINGS.get(method, {}),
-        published_miou=dict(zip(_PUBLISHED_ON, published, strict=True)) if clip == "b16" else {},
+        published_miou=dict(zip(PUBLISHED_ON, published, strict=False)) if clip == "b16" else {},
     )
 
 

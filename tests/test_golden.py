@@ -162,9 +162,11 @@ def _published_cases():
 
 
 @pytest.mark.parametrize("name", _published_cases())
-def test_a_method_matches_the_reference(name, batching, clip, vfms):
+def test_a_method_matches_the_reference(name, batching, clip, vfms, record_property):
     meta, arrays = _case(name)
     segmenter = _segmenter(clip, vfms, meta, name)
+    record_property("method", segmenter.config.model.method)
+    record_property("proxy", meta.get("vfm") if segmenter.proxy else None)
     features = _encode_as_is(segmenter, arrays["image"]).at_size(tuple(meta["ori_shape"]))
     assert torch.isfinite(features.features).all()
     if meta["reference_is_buggy_here"] or meta["reference_error"]:

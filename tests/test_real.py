@@ -30,6 +30,9 @@ EXPECTED_MIOU = {
     "proxyclip": 41.55,
 }
 
+# Methods that nobody else has measured on them: the figures found here, so that they do not drift.
+MEASURED_HERE = {"gem": 28.78, "naclip-kk": 32.65}
+
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="the real weights and photographs are not here")
 
 
@@ -42,8 +45,8 @@ def _label(path):
     return np.asarray(Image.open(REAL / "msrc16-dev" / "labels" / Path(path).with_suffix(".png").name))
 
 
-@pytest.mark.parametrize("method", EXPECTED_MIOU)
-def test_a_method_reaches_its_known_miou(method, photographs):
+@pytest.mark.parametrize("method", [*EXPECTED_MIOU, *MEASURED_HERE])
+def test_a_method_reaches_its_known_miou(method, photographs, record_property):
     model = ModelConfig(
         method=method,
         clip=f"local-dir:{REAL / 'clip-deit-tiny'}",
@@ -55,8 +58,9 @@ def test_a_method_reaches_its_known_miou(method, photographs):
     matrix = ConfusionMatrix(vocabulary.num_classes)
     for path in photographs:
         matrix.add(_label(path), segmenter.predict(path, vocabulary).mask)
-    print(f"{method}: mIoU {matrix.mean_iou:.2f}")
-    assert matrix.mean_iou == pytest.approx(EXPECTED_MIOU[method], abs=0.5)
+    record_property("method", method)
+    record_property("miou", f"{matrix.mean_iou:.2f}")
+    assert matrix.mean_iou == pytest.approx((EXPECTED_MIOU | MEASURED_HERE)[method], abs=0.5)
 
 
 def test_the_job_reaches_the_known_miou_on_msrc(tmp_path, photographs):

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+from tiny import LargestTensor
 
+from proxyclip.config import WindowConfig
+from proxyclip.models.decode import decode_features, dense_logits
 from proxyclip.models.refine import pamr, pamr_affinity
+from proxyclip.models.windows import plan_windows
 
 
 def randn(*shape, seed=0):
@@ -52,3 +57,24 @@ def test_labels_stop_at_an_edge():
     wrong = [(maps.argmax(dim=0) != clean.argmax(dim=0)).float().mean().item() for maps in (noisy, refined)]
     assert wrong[0] > 0.1
     assert wrong[1] < wrong[0] / 3
+
+
+@pytest.mark.parametrize("num_queries", [21, 150, 847])
+def test_memory_does_not_grow_with_the_queries(num_queries):
+    """PAMR over a chunk of classes at a time: the largest tensor is that of 21 queries, or of the neighbours."""
+    plan = plan_windows((120, 160), WindowConfig(short_side=56, crop=56, stride=28, pad_multiple=8))
+    features = F.normalize(randn(len(plan.y.starts), len(plan.x.starts), 7, 7, 16), dim=-1)
+    embeddings = F.normalize(randn(num_queries, 16, seed=1), dim=-1)
+    affinity = pamr_affinity(randn(3, 120, 160, seed=2), (8, 16))
+    case = (features, plan, embeddings, torch.arange(num_queries))
+    at_once = 120 * 160 * 2
+    with LargestTensor() as largest:
+        decoded = decode_features(
+            *case, logit_scale=40.0, refine=lambda maps: pamr(maps, affinity, (8, 16), 2), logits_at_once=at_once
+        )
+    chunk = 8 * at_once // (120 * 160)
+    assert chunk < 21
+    assert largest.numel <= max(chunk * (120 + 32) * (160 + 32), features.numel(), embeddings.numel())
+    maps = pamr(dense_logits(features, plan, embeddings), affinity, (8, 16), 2)
+    probabilities = (40.0 * maps).softmax(dim=0)
+    torch.testing.assert_close(decoded.confidence, probabilities.amax(dim=0), rtol=0, atol=1e-5)

@@ -1,0 +1,34 @@
+"""The console command lists presets, and says what is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(*words):
+    return subprocess.run([sys.executable, "-m", "proxyclip.cli", *words], capture_output=True, text=True, timeout=120)
+
+
+def test_presets_are_listed_with_cost_licences_and_published_figures():
+    found = run("presets", "b16-mae")
+    assert found.returncode == 0, found.stderr
+    head, row = found.stdout.splitlines()
+    assert "VOC21" in head
+    assert row.startswith("proxyclip-b16-mae-b16")
+    assert "proxy CC-BY-NC-4.0 (not for commercial use)" in row
+    (clearclip,) = run("presets", "clearclip-b16").stdout.splitlines()[1:]
+    assert clearclip.split()[1:4] == ["300", "51.8", "32.6"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(("presets", "b15"), "no preset has 'b15' in its name"), (("verify", "nowhere"), "no run.json found")],
+)
+def test_what_cannot_run_is_said_in_one_line(words, message):
+    found = run(*words)
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: ")
+    assert message in found.stderr
