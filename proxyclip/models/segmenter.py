@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from proxyclip.image import load_image, resize_image
 from proxyclip.models.attention import method_named, proxy_attention, resize_values
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.clip_timm import as_clip
+from proxyclip.models.cpu_attention import CpuAttention
 from proxyclip.models.decode import LOGITS_AT_ONCE, Decoded, decode_features, dense_logits
 from proxyclip.models.memory import Portion
 from proxyclip.models.refine import pamr, pamr_affinity
@@ -232,6 +234,10 @@ class Segmenter:
 
     def encode_windows(self, windows: Tensor) -> Tensor:
         """The networks alone: windows (B, 3, h, w) in [0, 1] to unit dense features (B, grid_h, grid_w, E)."""
+        with CpuAttention() if self.device.type == "cpu" else contextlib.nullcontext():
+            return self._dense(windows)
+
+    def _dense(self, windows: Tensor) -> Tensor:
         tokens, grid_hw = self.clip.trunk(_normalise(windows, self.clip.mean, self.clip.std))
         if self.proxy is None:
             dense = self.clip.attend(tokens, grid_hw, self.method)
