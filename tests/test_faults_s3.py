@@ -8,10 +8,11 @@ import pytest
 from fault_proxy import ERROR_500, PARTIAL, RESET_AFTER, RESET_BEFORE, SLOW, SLOW_DOWN, TIMEOUT, fault_proxy
 
 from proxyclip.dataset import remote, retry
+from proxyclip.dataset.commits import read_commit
 from proxyclip.dataset.images import ImageRef, fetch_image
 from proxyclip.dataset.manifest import Manifest, PlanSummary
 from proxyclip.dataset.retry import take_retries
-from proxyclip.dataset.shards import Failure, read_commit, write_shard
+from proxyclip.dataset.shards import Failure, write_shard
 from proxyclip.dataset.store import Storage, StorageError
 
 READ_TIMEOUT_S = 0.5
@@ -99,7 +100,7 @@ def test_a_lost_answer_to_the_plan_plans_each_image_once(storage, proxy, kind):
     proxy.queue = [("PUT", kind)]
     manifest.begin("/data", {"version": 1}, "f1")
     proxy.queue = [("PUT", kind)]
-    assert manifest.extend_plan([ImageRef(f"{n}.jpg", 1, "") for n in range(5)], 2) == PlanSummary(5, 3, 5, 3, 0)
+    assert manifest.extend_plan([ImageRef(f"{n}.jpg", 1, "") for n in range(5)], 2) == PlanSummary(5, 3, 3, 5, 0, 0)
     assert proxy.faults[kind] == 2
     assert [part.num_images for part in manifest.plan_parts()] == [5]
     assert manifest.extend_plan([ImageRef(f"{n}.jpg", 1, "") for n in range(5)], 2) == PlanSummary(5, 3, 0, 0, 0)

@@ -201,7 +201,7 @@ def test_a_killed_run_goes_on_where_it_stopped(options, corpus, tmp_path):
     label(undisturbed)
     process = subprocess.Popen(command(options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     commits = Path(options.output) / "commits"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         if commits.is_dir() and len(list(commits.glob("*.json"))) >= 3:
             break

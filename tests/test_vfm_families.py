@@ -310,5 +310,5 @@ def test_non_commercial_weights_bring_a_warning(proxy, warned, tmp_path, small_m
     save_file(model.state_dict(), tmp_path / "proxy.safetensors")
     load_proxy(ModelConfig(proxy=proxy, proxy_weights=str(tmp_path / "proxy.safetensors")), 336)
     messages = [record.message for record in caplog.records if "commercial use" in record.message]
-    wanted = [f"The weights of {proxy} are licensed {warned}: not for commercial use."] if warned else []
+    wanted = [f"The weights of proxy {proxy} are licensed {warned}: not for commercial use."] if warned else []
     assert messages == wanted

@@ -30,7 +30,7 @@ def encoded(image: np.ndarray) -> bytes:
 def shard(images: dict[str, np.ndarray | bytes | None]) -> pa.Table:
     data = [encoded(image) if isinstance(image, np.ndarray) else image for image in images.values()]
     errors = ["gone" if image is None else None for image in data]
-    row = {"shard": 3, "uris": list(images), "data": data, "fetch_errors": errors}
+    row = {"shard": 3, "uris": list(images), "data": data, "fetch_errors": errors, "retries": 0}
     empty = dict.fromkeys(SHARD_SCHEMA.names)
     return pa.Table.from_pylist([{**empty, **row}], SHARD_SCHEMA)
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from proxyclip.config import SegmenterConfig
+from proxyclip.config import DecodeConfig, SegmenterConfig
 from proxyclip.image import resize_image
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.positions import interpolate_positions
@@ -59,33 +59,9 @@ class PlainSegmenter:
                 windows.append(self._encode_window(cut))
         return PlainFeatures(windows, plan)
 
-    @torch.inference_mode()
     def decode(self, features: PlainFeatures, vocabulary: Vocabulary) -> npt.NDArray[np.int64]:
-        """Labels from features: every query's logits at full size, then softmax, classes and argmax."""
-        plan, device = features.plan, features.windows[0].device
-        queries = torch.tensor(vocabulary.embeddings, device=device)
-        canvas = torch.zeros(1, len(queries), plan.y.resized, plan.x.resized, device=device)
-        count = torch.zeros(1, 1, plan.y.resized, plan.x.resized, device=device)
-        starts = [(y, x) for y in plan.y.starts for x in plan.x.starts]
-        for (y, x), dense in zip(starts, features.windows, strict=True):
-            logits = (dense @ queries.T).permute(2, 0, 1)[None]  # (1, Q, grid_h, grid_w)
-            logits = F.interpolate(logits, size=plan.padded_hw, mode="bilinear", align_corners=False)
-            rows = slice(plan.y.pad_before, plan.y.pad_before + plan.y.length)
-            columns = slice(plan.x.pad_before, plan.x.pad_before + plan.x.length)
-            canvas[..., y : y + plan.y.length, x : x + plan.x.length] += logits[..., rows, columns]
-            count[..., y : y + plan.y.length, x : x + plan.x.length] += 1
-        logits = F.interpolate(
-            canvas / count, size=(plan.y.original, plan.x.original), mode="bilinear", align_corners=False
-        )[0]
-        probabilities = (self.config.decode.logit_scale * logits).softmax(dim=0)  # (Q, H, W)
-        classes = torch.tensor(vocabulary.query_class, device=device)
-        if vocabulary.num_classes < len(queries):
-            member = F.one_hot(classes).T[:, :, None, None].to(probabilities)  # (K, Q, 1, 1)
-            probabilities = torch.stack([(probabilities * own).amax(dim=0) for own in member])
-        labels = probabilities.argmax(dim=0)
-        if vocabulary.background is not None:
-            labels[probabilities.amax(dim=0) < self.config.decode.background_threshold] = vocabulary.background
-        return labels.cpu().numpy()
+        """Labels from features, as `decode_plainly`."""
+        return decode_plainly(features, vocabulary, self.config.decode)
 
     def _encode_window(self, clip_pixels: Tensor) -> Tensor:
         """(1, 3, h, w) to unit dense features (grid_h, grid_w, E)."""
@@ -136,6 +112,35 @@ class PlainSegmenter:
             tokens = tokens + block.ls1(block.attn.proj(mixed))
             tokens = tokens + block.ls2(block.mlp(block.norm2(tokens)))
         return model.norm(tokens)[:, 1:], grid_hw
+
+
+@torch.inference_mode()
+def decode_plainly(features: PlainFeatures, vocabulary: Vocabulary, config: DecodeConfig) -> npt.NDArray[np.int64]:
+    """Labels from features: every query's logits at full size, then softmax, classes and argmax."""
+    plan, device = features.plan, features.windows[0].device
+    queries = torch.tensor(vocabulary.embeddings, device=device)
+    canvas = torch.zeros(1, len(queries), plan.y.resized, plan.x.resized, device=device)
+    count = torch.zeros(1, 1, plan.y.resized, plan.x.resized, device=device)
+    starts = [(y, x) for y in plan.y.starts for x in plan.x.starts]
+    for (y, x), dense in zip(starts, features.windows, strict=True):
+        logits = (dense @ queries.T).permute(2, 0, 1)[None]  # (1, Q, grid_h, grid_w)
+        logits = F.interpolate(logits, size=plan.padded_hw, mode="bilinear", align_corners=False)
+        rows = slice(plan.y.pad_before, plan.y.pad_before + plan.y.length)
+        columns = slice(plan.x.pad_before, plan.x.pad_before + plan.x.length)
+        canvas[..., y : y + plan.y.length, x : x + plan.x.length] += logits[..., rows, columns]
+        count[..., y : y + plan.y.length, x : x + plan.x.length] += 1
+    logits = F.interpolate(
+        canvas / count, size=(plan.y.original, plan.x.original), mode="bilinear", align_corners=False
+    )[0]
+    probabilities = (config.logit_scale * logits).softmax(dim=0)  # (Q, H, W)
+    classes = torch.tensor(vocabulary.query_class, device=device)
+    if vocabulary.num_classes < len(queries):
+        member = F.one_hot(classes).T[:, :, None, None].to(probabilities)  # (K, Q, 1, 1)
+        probabilities = torch.stack([(probabilities * own).amax(dim=0) for own in member])
+    labels = probabilities.argmax(dim=0)
+    if vocabulary.background is not None:
+        labels[probabilities.amax(dim=0) < config.background_threshold] = vocabulary.background
+    return labels.cpu().numpy()
 
 
 def _attend(qkv: Tensor, heads: int) -> Tensor:

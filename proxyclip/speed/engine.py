@@ -1,0 +1,213 @@
+"""The engine against the plain implementation, on the same seeded networks, side by side in one run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from proxyclip.config import DecodeConfig, Dtype, ModelConfig, SegmenterConfig
+from proxyclip.models.attention import proxy_attention, resize_values
+from proxyclip.models.cost import gflop_per_image
+from proxyclip.models.cpu_attention import CpuAttention
+from proxyclip.models.decode import decode_features
+from proxyclip.models.segmenter import Segmenter
+from proxyclip.models.windows import plan_windows
+from proxyclip.speed.plain import PlainFeatures, PlainSegmenter, decode_plainly
+from proxyclip.speed.seeded import drawn_images, seeded_clip, seeded_proxy, seeded_vocabulary
+
+IMAGE_HW = (375, 500)
+QUERIES = (21, 150, 847)
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What to measure: CLIP ViT-B/16 with DINO ViT-B/8, seeded weights, images of 500 x 375."""
+
+    device: str = "cpu"
+    """Where to run: cpu or cuda."""
+    images: int = 3
+    """Images for the engine; the plain implementation takes the first of them."""
+    batch_windows: int = 32
+    """Windows that go through the networks together on a GPU."""
+
+
+def benchmark_encoders(options: EngineOptions) -> list[Row]:
+    """Image to labels with 21 queries: plain in float32, then the engine in each precision."""
+    clip, proxy = seeded_clip(), seeded_proxy()
+    images = drawn_images(options.images, IMAGE_HW)
+    device = torch.device(options.device)
+    plain = PlainSegmenter(clip.to(device), proxy.to(device), SegmenterConfig())
+    found = plain.encode(images[0])
+    vocabulary = seeded_vocabulary(torch.stack(found.windows), QUERIES[0])
+    labels = plain.decode(found, vocabulary)
+    plain_s = _seconds(lambda: plain.predict(images[0], vocabulary), device, repeats=1)
+    gflop = gflop_per_image(SegmenterConfig(), IMAGE_HW)
+    windows = plan_windows(IMAGE_HW, SegmenterConfig().windows).num_windows
+    rows = [_encoder_row("plain, float32", plain_s, plain_s, gflop, windows, matmul_gflops("float32", device), 1.0)]
+    dtypes: tuple[Dtype, ...] = ("float32", "bfloat16")
+    for dtype in dtypes:
+        engine = Segmenter(
+            seeded_clip(),
+            seeded_proxy(),
+            SegmenterConfig(ModelConfig(dtype=dtype)),
+            device=device,
+            batch_windows=options.batch_windows,
+        )
+
+        def label(engine: Segmenter = engine) -> list[np.ndarray]:
+            features = engine.encode_batch(images)
+            return [engine.decode(each, vocabulary).mask for each in features]
+
+        agreement = float((label()[0] == labels).mean())
+        engine_s = _seconds(label, device, repeats=3) / len(images)
+        rate = matmul_gflops(dtype, device)
+        rows.append(_encoder_row(f"engine, {dtype}", engine_s, plain_s, gflop, windows, rate, agreement))
+        rows[-1]["time in"] = _stages(engine, device)
+    return rows
+
+
+def benchmark_decoding(options: EngineOptions) -> list[Row]:
+    """Labels from features, for growing vocabularies: time, memory and labels of plain and engine."""
+    rows, device = [], torch.device(options.device)
+    for num_queries in QUERIES:
+        case = DecodingCase(num_queries, options.device)
+        different = int((case.engine() != case.plain()).sum())
+        plain_s, engine_s = _seconds(case.plain, device, repeats=3), _seconds(case.engine, device, repeats=5)
+        rows.append(
+            {
+                "queries": str(num_queries),
+                "plain, s": f"{plain_s:.3f}",
+                "engine, s": f"{engine_s:.3f}",
+                "times faster": f"{plain_s / engine_s:.1f}",
+                "labels that differ": f"{different} of {IMAGE_HW[0] * IMAGE_HW[1]}",
+                "plain, MB": f"{_peak_mb('plain', num_queries, options.device):.0f}",
+                "engine, MB": f"{_peak_mb('engine', num_queries, options.device):.0f}",
+            }
+        )
+    return rows
+
+
+class DecodingCase:
+    """Smooth random features of an image, and queries that its labels differ by."""
+
+    def __init__(self, num_queries: int, device: str) -> None:
+        plan = plan_windows(IMAGE_HW, SegmenterConfig().windows)
+        generator = torch.Generator().manual_seed(0)
+        coarse = torch.randn(plan.num_windows, 512, 5, 5, generator=generator)
+        grids = F.interpolate(coarse, size=(42, 42), mode="bilinear").permute(0, 2, 3, 1)
+        grids = F.normalize(grids + 0.3 * torch.randn(grids.shape, generator=generator), dim=-1).to(device)
+        self.vocabulary = seeded_vocabulary(grids, num_queries)
+        self.plan = plan
+        self.windows = grids  # (windows, 42, 42, 512)
+        self._plain = PlainFeatures(list(grids), plan)
+        self._embeddings = torch.tensor(self.vocabulary.embeddings, device=device)
+        self._query_class = torch.tensor(self.vocabulary.query_class, device=device)
+
+    def plain(self) -> npt.NDArray[np.int64]:
+        """Labels by the plain implementation."""
+        return decode_plainly(self._plain, self.vocabulary, DecodeConfig())
+
+    def engine(self) -> npt.NDArray[np.int32]:
+        """Labels by the engine."""
+        features = self.windows.unflatten(0, (len(self.plan.y.starts), len(self.plan.x.starts)))
+        with torch.inference_mode():
+            decoded = decode_features(features, self.plan, self._embeddings, self._query_class, logit_scale=40.0)
+            return decoded.winner.cpu().numpy()
+
+
+def matmul_gflops(dtype: Dtype, device: torch.device) -> float:
+    """The rate of a matrix product of the size that most of the work has, in GFLOP/s."""
+    rows = 1765 if device.type == "cpu" else 1765 * 32
+    a = torch.randn(rows, 768, device=device).to(getattr(torch, dtype))
+    linear = torch.nn.Linear(768, 3072, device=device).to(getattr(torch, dtype))
+    with torch.inference_mode():
+        return 2 * rows * 768 * 3072 / _seconds(lambda: linear(a), device, repeats=15) / 1e9
+
+
+def _peak_mb(kind: str, num_queries: int, device: str) -> float:
+    """Peak memory of decoding one image beyond what was there before, in MB, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return float(pool.apply(_decode_once, (kind, num_queries, device)))
+
+
+def _decode_once(kind: str, num_queries: int, device: str) -> float:
+    case = DecodingCase(num_queries, device)
+    before = _peak(device)
+    getattr(case, kind)()
+    return _peak(device) - before
+
+
+def _peak(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def _stages(engine: Segmenter, device: torch.device) -> str:
+    """The share of the time that each part of a batch of windows takes."""
+    windows = torch.rand(engine.windows_at_once, 3, 336, 336, device=device)
+    model = engine.config.model
+    proxy = engine.proxy
+    if proxy is None:
+        raise AssertionError("the benchmark runs ProxyCLIP")
+
+    def mix(features: Tensor, values: Tensor, grid_hw: tuple[int, int], proxy_hw: tuple[int, int]) -> Tensor:
+        weights = proxy_attention(features, beta=model.beta, gamma=model.gamma)
+        return engine.clip.project(weights @ resize_values(values, grid_hw, proxy_hw))
+
+    with torch.inference_mode(), CpuAttention():
+        tokens, grid_hw = engine.clip.trunk(windows)
+        features, proxy_hw = proxy(windows)
+        values = engine.clip.values(tokens, grid_hw)
+        times = {
+            "proxy": _seconds(lambda: proxy(windows), device, 3),
+            "CLIP": _seconds(lambda: engine.clip.values(*engine.clip.trunk(windows)), device, 3),
+            "proxy attention": _seconds(lambda: mix(features, values, grid_hw, proxy_hw), device, 3),
+        }
+    total = sum(times.values())
+    return ", ".join(f"{name} {100 * seconds / total:.0f} %" for name, seconds in times.items())
+
+
+def _encoder_row(
+    what: str, seconds: float, plain_s: float, gflop: float, windows: int, matmul: float, agreement: float
+) -> Row:
+    rate = gflop / seconds
+    return {
+        "": what,
+        "images/s": f"{1 / seconds:.3f}",
+        "windows/s": f"{windows / seconds:.2f}",
+        "times faster": f"{plain_s / seconds:.2f}",
+        "labels equal": f"{100 * agreement:.2f} %",
+        "GFLOP/s": f"{rate:.0f}",
+        "of matmul": f"{100 * rate / matmul:.0f} % of {matmul:.0f}",
+        "time in": "",
+    }
+
+
+def _seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """The median time of `work`, after one run to warm up."""
+    times = []
+    for _ in range(repeats + 1):
+        _wait(device)
+        started = time.perf_counter()
+        work()
+        _wait(device)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
