@@ -102,8 +102,8 @@ def test_a_lost_answer_to_the_plan_plans_each_image_once(storage, proxy, kind):
     proxy.queue = [("PUT", kind)]
     assert manifest.extend_plan([ImageRef(f"{n}.jpg", 1, "") for n in range(5)], 2) == PlanSummary(5, 3, 3, 5, 0, 0)
     assert proxy.faults[kind] == 2
-    assert [part.num_images for part in manifest.plan_parts()] == [5]
-    assert manifest.extend_plan([ImageRef(f"{n}.jpg", 1, "") for n in range(5)], 2) == PlanSummary(5, 3, 0, 0, 0)
+    assert [part.num_images for part in manifest.plan.parts()] == [5]
+    assert manifest.extend_plan([ImageRef(f"{n}.jpg", 1, "") for n in range(5)], 2) == PlanSummary(5, 3, 0, 0, 0, 0)
 
 
 def test_a_long_listing_goes_on_where_it_broke(storage, proxy, monkeypatch):
