@@ -70,7 +70,8 @@ class ClipEncoder(nn.Module):
         tokens = torch.cat([cls, tokens], dim=1) + self._position_embedding(grid_hw).to(tokens.dtype)
         tokens = visual.ln_pre(tokens)
         for block in visual.transformer.resblocks[:-1]:
-            tokens = block(tokens)
+            q, k, v = _heads(block, block.ln_1(tokens))
+            tokens = _finish(block, tokens, F.scaled_dot_product_attention(q, k, v))
         return tokens.float(), grid_hw
 
     def values(self, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
@@ -91,15 +92,12 @@ class ClipEncoder(nn.Module):
             raise AssertionError("a proxy's attention is applied by the segmenter")
         block = self._last_block
         normed = block.ln_1(tokens)
-        projected = F.linear(normed, block.attn.in_proj_weight, block.attn.in_proj_bias)
-        q, k, v = projected.unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = _heads(block, normed)
         heads = Heads(q, k, v, grid_hw, 1, normed.norm(dim=-1).mean(dim=-1))
-        mixed = (method.attention(heads) @ v).transpose(1, 2).flatten(2)  # (B, 1 + N, D)
+        mixed = method.attention(heads) @ v  # (B, heads, 1 + N, d)
         if not method.residual:
-            return self.project(mixed[:, 1:])
-        tokens = tokens + block.ls_1(block.attn.out_proj(mixed))
-        tokens = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
-        return self._to_text_space(tokens[:, 1:])
+            return self.project(mixed.transpose(1, 2).flatten(2)[:, 1:])
+        return self._to_text_space(_finish(block, tokens, mixed)[:, 1:])
 
     def project(self, mixed: Tensor) -> Tensor:
         """Mixed values (B, N, D) to dense features (B, N, E), unit length: no residual, no MLP."""
@@ -122,6 +120,18 @@ class ClipEncoder(nn.Module):
         stored = self.model.visual.positional_embedding
         patches = interpolate_positions(stored[1:], self.model.visual.grid_size, grid_hw, "offset")
         return torch.cat([stored[:1], patches])
+
+
+def _heads(block: ResidualAttentionBlock, normed: Tensor) -> Tensor:
+    """Queries, keys and values of a block: (3, B, heads, T, d)."""
+    projected = F.linear(normed, block.attn.in_proj_weight, block.attn.in_proj_bias)
+    return projected.unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+
+def _finish(block: ResidualAttentionBlock, tokens: Tensor, mixed: Tensor) -> Tensor:
+    """A block from its mixed values (B, heads, T, d) on: projection, residual paths, MLP."""
+    tokens = tokens + block.ls_1(block.attn.out_proj(mixed.transpose(1, 2).flatten(2)))
+    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
 def _require_native_tower(visual: nn.Module | None) -> None:

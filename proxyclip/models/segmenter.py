@@ -18,7 +18,7 @@ from proxyclip.image import load_image, resize_image
 from proxyclip.models.attention import method_named, proxy_attention, resize_values
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.clip_timm import as_clip
-from proxyclip.models.cpu_attention import CpuAttention
+from proxyclip.models.cpu_kernels import CpuKernels
 from proxyclip.models.decode import LOGITS_AT_ONCE, Decoded, decode_features, dense_logits
 from proxyclip.models.memory import Portion
 from proxyclip.models.refine import pamr, pamr_affinity
@@ -65,6 +65,7 @@ class Segmenter:
         self._logits_at_once = Portion("logits", logits_at_once, smallest=logits_at_once // 64)
         self.clip = (clip if isinstance(clip, ClipEncoder) else as_clip(clip)).to(self.device)
         self.clip.set_trunk_dtype(getattr(torch, model.dtype))
+        self._kernels = CpuKernels() if self.device.type == "cpu" else contextlib.nullcontext()
         self._embeddings: dict[tuple[str, ...], Tensor] = {}
         self.proxy: Proxy | None = None
         if self.method.attention is None:
@@ -234,7 +235,7 @@ class Segmenter:
 
     def encode_windows(self, windows: Tensor) -> Tensor:
         """The networks alone: windows (B, 3, h, w) in [0, 1] to unit dense features (B, grid_h, grid_w, E)."""
-        with CpuAttention() if self.device.type == "cpu" else contextlib.nullcontext():
+        with self._kernels:
             return self._dense(windows)
 
     def _dense(self, windows: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import resource
 import statistics
@@ -18,7 +19,7 @@ from torch import Tensor
 from proxyclip.config import DecodeConfig, Dtype, ModelConfig, SegmenterConfig
 from proxyclip.models.attention import proxy_attention, resize_values
 from proxyclip.models.cost import gflop_per_image
-from proxyclip.models.cpu_attention import CpuAttention
+from proxyclip.models.cpu_kernels import CpuKernels
 from proxyclip.models.decode import decode_features
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.windows import plan_windows
@@ -167,7 +168,7 @@ def _stages(engine: Segmenter, device: torch.device) -> str:
         weights = proxy_attention(features, beta=model.beta, gamma=model.gamma)
         return engine.clip.project(weights @ resize_values(values, grid_hw, proxy_hw))
 
-    with torch.inference_mode(), CpuAttention():
+    with torch.inference_mode(), CpuKernels() if device.type == "cpu" else contextlib.nullcontext():
         tokens, grid_hw = engine.clip.trunk(windows)
         features, proxy_hw = proxy(windows)
         values = engine.clip.values(tokens, grid_hw)
