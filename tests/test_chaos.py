@@ -14,8 +14,12 @@ from chaos import KILLS, ChaosCluster, polling_reader, run_and_kill, visible_fil
 from PIL import Image
 from tiny import random_image
 
+from proxyclip.dataset.clean import clean
+from proxyclip.dataset.store import Storage
+from proxyclip.dataset.verify import verify
+
 ROOT = Path(__file__).resolve().parents[1]
-NUM_IMAGES, SHARD_SIZE = 96, 4
+NUM_IMAGES, SHARD_SIZE = 72, 3
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +78,11 @@ def disturb(cluster, corpus, undisturbed, output, num_runs):
                 assert code in (0, 1, -9), said
                 assert runs < num_runs + 40, said
         finished += 1
+        clean(Storage(str(output)), older_than_h=0)
         assert visible_files(output) == expected
+        report = verify(Storage(str(output)))
+        assert not report.problems
+        assert not report.unfinished
     print(f"{runs} runs, {finished} outputs finished, {kills}")
 
 
