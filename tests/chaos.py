@@ -9,7 +9,6 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from time import monotonic
 
 import psutil
@@ -135,12 +134,3 @@ def polling_reader(output: str) -> Iterator[Callable[[], int]]:
         thread.join()
         if errors:
             raise errors[0]
-
-
-def visible_files(output: Path) -> dict[str, bytes]:
-    """All files of an output but those that a killed writer left under a temporary name."""
-    return {
-        str(path.relative_to(output)): path.read_bytes()
-        for path in sorted(output.rglob("*"))
-        if path.is_file() and not path.name.startswith(".proxyclip-tmp-")
-    }
