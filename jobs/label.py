@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def report(summary: Summary, options: LabelOptions) -> None:
     """Say how the run ended, and where to look."""
     output = public_uri(options.output)
-    print(f"{summary.labelled} of {summary.images} images labelled, {summary.failed} failed: {output}")
+    if summary.images:  # else the output could not be read at the end
+        print(f"{summary.labelled} of {summary.images} images labelled, {summary.failed} failed: {output}")
     if summary.retries:
         print(f"{summary.retries} storage requests were retried.")
     if summary.failed:

@@ -9,7 +9,7 @@ from reference import SHARED
 
 from proxyclip.benchmarks import BENCHMARKS, SETTINGS, BenchmarkSettings
 from proxyclip.config import LabelOptions
-from proxyclip.pipeline.label import segmenter_config
+from proxyclip.pipeline.recipe import segmenter_config
 from proxyclip.presets import PRESETS, benchmark, preset
 from proxyclip.vocabulary import Vocabulary
 

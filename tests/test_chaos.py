@@ -145,6 +145,20 @@ def disturb(cluster, store, place, seed, num_runs):
     print(f"{runs} runs, {finished} outputs finished, {done}")
 
 
+@pytest.mark.parametrize("kill", KILLS)
+@pytest.mark.parametrize("place", ["disk"], indirect=True)
+def test_one_that_is_killed_halfway_costs_nothing(kill, cluster, place):
+    """The driver's death ends the run, which is then resumed; the run itself gets over all others."""
+    output, rng = place.new_output(), random.Random(0)
+    code, said = run_and_kill(cluster, place.command(output), kill, place.duration_s / 2, rng)
+    assert code == (-9 if kill == "driver" else 0), said
+    if kill == "driver":
+        code, said = run_and_kill(cluster, place.command(output), "none", 0, rng)
+        assert code == 0, said
+    clean(Storage(output), older_than_h=0)
+    assert files(output) == place.expected
+
+
 def test_killed_anywhere_and_resumed_gives_the_same_bytes(cluster, store, place, seed):
     disturb(cluster, store, place, seed, num_runs=22 if place.root.startswith("/") else 8)
 

@@ -10,13 +10,16 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from proxyclip.dataset.commits import committed
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.store import Storage
+from proxyclip.dataset.verify import verify
 
 ROOT = Path(__file__).resolve().parents[1]
 RAY = Path(sys.executable).with_name("ray")
@@ -75,17 +78,49 @@ def _kill_all(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_ray_job_submit_runs_the_same_job(head, tmp_path):
+def submit(head, images, output, *flags, **kwargs):
     env, dashboard = head
-    images, output = tmp_path / "images", tmp_path / "labels"
-    images.mkdir()
-    for index in range(6):
-        Image.new("RGB", (80, 60 + index), (40 * index, 120, 200)).save(images / f"{index}.png")
     words = ["--input", images, "--output", output, "--preset", "demo", "--shard-size", "2"]
     words += ["--vocabulary", "proxyclip/demo/vocabulary.json"]
-    submit = [RAY, "job", "submit", "--address", dashboard, "--working-dir", ".", "--", "python", "jobs/label.py"]
-    run = subprocess.run([*submit, *map(str, words)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    command = [RAY, "job", "submit", "--address", dashboard, "--working-dir", ".", *flags]
+    command += ["--", "python", "jobs/label.py", *map(str, words)]
+    for _ in range(30):
+        run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+        if "No available agent" not in run.stdout + run.stderr:
+            break  # the cluster is up, but for the part that takes jobs
+        time.sleep(1)
+    return run
+
+
+def draw(images, count):
+    images.mkdir()
+    for index in range(count):
+        Image.new("RGB", (80, 60 + index), (4 * index, 120, 200)).save(images / f"{index:02d}.png")
+
+
+def test_ray_job_submit_runs_the_same_job(head, tmp_path):
+    images, output = tmp_path / "images", tmp_path / "labels"
+    draw(images, 6)
+    run = submit(head, images, output)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "6 of 6 images labelled, 0 failed" in run.stdout
     totals = Manifest(Storage(str(output))).totals()
     assert (totals.labelled, totals.committed, totals.shards) == (6, 3, 3)
+
+
+def test_ray_job_stop_keeps_what_is_done(head, tmp_path):
+    images, output = tmp_path / "images", tmp_path / "labels"
+    draw(images, 60)
+    run = submit(head, images, output, "--no-wait", "--submission-id", "stopped")
+    assert run.returncode == 0, run.stdout + run.stderr
+    deadline = time.monotonic() + 120
+    while len(committed(Storage(str(output)))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    env, dashboard = head
+    subprocess.run([RAY, "job", "stop", "--address", dashboard, "stopped"], env=env, check=True, capture_output=True)
+    done = set(committed(Storage(str(output))))
+    assert 2 <= len(done) < 30
+    run = submit(head, images, output)
+    assert run.returncode == 0, run.stdout + run.stderr
+    report = verify(Storage(str(output)))
+    assert (report.images, report.problems, report.unfinished) == (60, [], [])

@@ -25,12 +25,14 @@ from proxyclip.dataset.images import list_images
 from proxyclip.dataset.masks import decode_confidence, decode_mask, reduce_confidence
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.shards import read_masks
-from proxyclip.dataset.store import Storage
+from proxyclip.dataset.store import Storage, StorageError
 from proxyclip.dataset.verify import verify
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.pipeline import label as label_module
 from proxyclip.pipeline.cluster import cluster
-from proxyclip.pipeline.label import label, label_graph, segmenter_config
+from proxyclip.pipeline.graph import label_graph
+from proxyclip.pipeline.label import label
+from proxyclip.pipeline.recipe import segmenter_config
 from proxyclip.pipeline.source import ShardSource
 from proxyclip.pipeline.worker import WorkerConfig
 from proxyclip.pipeline.writer import WriteShards
@@ -467,3 +469,32 @@ def test_over_s3_the_same_bytes_are_written(options, corpus, s3):
     assert written == data_files(options.output)
     record = json.loads(output.read("run.json"))
     assert record["recipe"] == json.loads((Path(options.output) / "run.json").read_text())["recipe"]
+
+
+def failing_receipts(*args):
+    for shard in range(30):
+        yield {"shard": shard, "labelled": 0, "failed": 0, "error": "StorageError: down", "retries": 0}
+
+
+def test_shards_that_all_fail_stop_the_run(options, monkeypatch):
+    """It is not the shards then, and each would cost all the retries of a storage that is down."""
+    monkeypatch.setattr(label_module, "_receipts", failing_receipts)
+    summary = label(options)
+    assert summary.stopped == "20 shards in a row failed, the last one by: StorageError: down"
+    assert len(summary.shard_errors) == 20
+    assert summary.exit_code == 1
+
+
+def test_a_storage_that_is_down_at_the_end_does_not_hide_what_failed(options, monkeypatch):
+    def down(self):
+        raise StorageError("storage: s3://bucket: down")
+
+    def receipts(*args):
+        monkeypatch.setattr(label_module.Manifest, "compact", down)
+        yield from failing_receipts()
+
+    monkeypatch.setattr(label_module, "_receipts", receipts)
+    summary = label(options)
+    assert summary.stopped == "the output cannot be read any more: storage: s3://bucket: down"
+    assert len(summary.shard_errors) == 20
+    assert summary.exit_code == 1

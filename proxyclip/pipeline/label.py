@@ -7,31 +7,29 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy
 
-from proxyclip.config import RECIPE_VERSION, LabelOptions, SegmenterConfig, allowed_failures, fingerprint, recipe_fields
+from proxyclip.config import LabelOptions, SegmenterConfig, allowed_failures, fingerprint
 from proxyclip.dataset.images import ImageRef, input_storage, list_images
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange, waves
 from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.segments import Compaction
 from proxyclip.dataset.store import Storage
-from proxyclip.models.attention import method_named
-from proxyclip.models.networks import LOCAL_DIR, clip_embed_dim
+from proxyclip.models.networks import clip_embed_dim
 from proxyclip.models.weights import weight_hashes
 from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus, require_gpus
+from proxyclip.pipeline.graph import label_graph
 from proxyclip.pipeline.prepare import EMBEDDINGS_KEY, read_vocabulary, write_text_embeddings, write_vocabulary
 from proxyclip.pipeline.progress import RunProgress
+from proxyclip.pipeline.recipe import package_versions, recipe_of, segmenter_config
 from proxyclip.pipeline.source import ShardSource
-from proxyclip.pipeline.worker import LabelShards, WorkerConfig
+from proxyclip.pipeline.worker import WorkerConfig
 from proxyclip.pipeline.writer import WriteShards
-from proxyclip.presets import benchmark, preset
 from proxyclip.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -42,8 +40,8 @@ SHARDS_PER_TASK = 50
 # Shards of one Ray Dataset: bounds what the driver and Ray's scheduler hold. Actors load their networks for each.
 SHARDS_PER_WAVE = 100_000
 
-# Packages whose versions are recorded with a run; they may change the last bits of a result.
-_RECORDED = ("proxyclip", "ray", "torch", "open_clip_torch", "timm", "pillow", "pyarrow", "numpy")
+# Shards that fail one after the other before a run stops: then it is not the shards, and each may cost a minute.
+ERRORS_IN_A_ROW = 20
 
 
 @dataclass
@@ -103,8 +101,8 @@ def label(options: LabelOptions) -> Summary:
             session.enter_context(cluster(options.address, verbose=options.verbose))
 
         config = _with_dtype(config, options, manifest, join)
-        recipe = _recipe(config, hashes, vocabulary, options)
-        manifest.begin(options.input, recipe, fingerprint(recipe), packages=_package_versions())
+        recipe = recipe_of(config, hashes, vocabulary, options)
+        manifest.begin(options.input, recipe, fingerprint(recipe), packages=package_versions())
         write_vocabulary(manifest.storage, vocabulary)
         pending = manifest.pending() if begun else []
         if pending and _is_there(options.input, manifest, pending[0]):
@@ -117,10 +115,15 @@ def label(options: LabelOptions) -> Summary:
             if pending := manifest.pending(besides=summary.shard_errors):
                 join()
                 _label_pending(config, options, manifest, pending, summary)
-    manifest.compact()
-    totals = manifest.totals()
-    if totals.committed == totals.shards and not manifest.has_class_stats():
-        manifest.write_class_stats()
+    try:
+        manifest.compact()
+        totals = manifest.totals()
+        if totals.committed == totals.shards and not manifest.has_class_stats():
+            manifest.write_class_stats()
+    except OSError as error:
+        if not summary.shard_errors:
+            raise
+        return replace(summary, stopped=f"the output cannot be read any more: {error}")
     return replace(
         summary,
         images=totals.planned,
@@ -158,42 +161,6 @@ def _output_uri(output: str) -> str:
     return storage.uri
 
 
-def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> SegmenterConfig:
-    """The preset with what the options replace. ValueError for unknown names and what does not go together."""
-    chosen = preset(options.preset)
-    config = chosen.config if options.benchmark is None else benchmark(options.preset, options.benchmark)
-    model = replace(
-        config.model, **_given(options, "method", "clip", "clip_pretrained", "clip_weights", "proxy", "proxy_weights")
-    )
-    if method_named(model.method).attention is not None:
-        if options.proxy or options.proxy_weights:
-            raise ValueError(f"--method {model.method} uses no proxy; leave out --proxy and --proxy-weights.")
-        model = replace(model, proxy=None, proxy_weights=None)
-    elif model.proxy is None:
-        raise ValueError(
-            f"--method {model.method} needs a proxy, and preset {options.preset!r} has none; give --proxy."
-        )
-    decode = replace(
-        config.decode,
-        ignore_below=options.ignore_below,
-        **_given(options, "logit_scale", "background_threshold", "area_threshold", "pamr_steps"),
-    )
-    known = chosen.benchmarks.get(vocabulary.name)
-    if known is not None and options.benchmark is None and options.background_threshold is None:
-        decode = replace(decode, background_threshold=known.background_threshold)
-    for name in ("background_threshold", "area_threshold"):
-        if getattr(decode, name) > 0 and vocabulary.background is None:
-            raise ValueError(
-                f"--{name.replace('_', '-')} {getattr(decode, name)}: vocabulary {vocabulary.name!r} has no background "
-                "class; name one in its file, or leave the threshold out."
-            )
-    return SegmenterConfig(model, replace(config.windows, **_given(options, "short_side", "crop", "stride")), decode)
-
-
-def _given(options: LabelOptions, *names: str) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-
-
 def _with_dtype(
     config: SegmenterConfig, options: LabelOptions, manifest: Manifest, join: Callable[[], None]
 ) -> SegmenterConfig:
@@ -206,27 +173,6 @@ def _with_dtype(
         join()
         dtype = "bfloat16" if _num_gpus(options) else "float32"
     return replace(config, model=replace(config.model, dtype=dtype))
-
-
-def _recipe(
-    config: SegmenterConfig, hashes: dict[str, str], vocabulary: Vocabulary, options: LabelOptions
-) -> dict[str, Any]:
-    """All that decides the bytes of a mask. Local folders go by the hash of what is in them."""
-    segmenter = recipe_fields(config)
-    for part in ("clip", "proxy"):
-        if str(segmenter["model"][part]).startswith(LOCAL_DIR):
-            segmenter["model"][part] = LOCAL_DIR
-    return {
-        "version": RECIPE_VERSION,
-        "segmenter": segmenter,
-        "weights": hashes,
-        "vocabulary": vocabulary.fingerprint,
-        "confidence_stride": options.confidence_stride,
-    }
-
-
-def _package_versions() -> dict[str, str]:
-    return {name: version(name) for name in _RECORDED}
 
 
 def _num_gpus(options: LabelOptions) -> float:
@@ -262,13 +208,19 @@ def _label_pending(
     done = totals.labelled + totals.failed
     allowed = allowed_failures(options.max_failures, totals.planned)
     compaction = Compaction(manifest.storage, manifest.committed())
+    in_a_row = 0
     with contextlib.closing(compaction), RunProgress(totals.planned, done, totals.failed) as progress:
         for wave in waves(pending, SHARDS_PER_WAVE):
             for receipt in _receipts(worker, options, manifest, wave, resources):
                 summary.retries += receipt["retries"]
                 if receipt["error"] is not None:
                     summary.shard_errors[receipt["shard"]] = receipt["error"]
+                    in_a_row += 1
+                    if in_a_row == ERRORS_IN_A_ROW:
+                        summary.stopped = f"{in_a_row} shards in a row failed, the last one by: {receipt['error']}"
+                        return
                     continue
+                in_a_row = 0
                 compaction.add(receipt["shard"])
                 progress.add(receipt["labelled"], receipt["failed"])
                 if allowed is not None and progress.failed > allowed:
@@ -294,23 +246,3 @@ def _receipts(
     batches: Iterator[Any] = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     for batch in batches:
         yield from batch.to_pylist()
-
-
-def label_graph(
-    source: ShardSource, worker: WorkerConfig, writer: WriteShards, actors: int, resources: dict[str, float]
-) -> ray.data.Dataset:
-    """Read, label, write: three operators, kept apart by what they reserve so that they overlap."""
-    return (
-        ray.data.read_datasource(source, num_cpus=0.25, override_num_blocks=source.num_tasks)
-        .map_batches(
-            LabelShards,
-            fn_constructor_args=(worker,),
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(
-                min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=2
-            ),
-            **resources,
-        )
-        .map_batches(writer, batch_size=None, batch_format="pyarrow", num_cpus=0.25)
-    )

@@ -25,6 +25,7 @@ from proxyclip.models.segmentation import Segmentation
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.windows import plan_windows
 from proxyclip.pipeline.prepare import read_vocabulary
+from proxyclip.pipeline.starts import Starts
 from proxyclip.vocabulary import Vocabulary, ignore_label
 
 # Images go to the segmenter until they make this many full batches of windows.
@@ -76,9 +77,10 @@ class LabelShards:
     wrong with anything else costs the shard, which stays pending.
     """
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, starts: Starts | None = None) -> None:
         torch.set_num_threads(config.threads)
         self._config = config
+        self._starts = starts
         self._segmenter = Segmenter.from_config(
             config.segmenter, device=config.device, batch_windows=config.batch_windows
         )
@@ -99,6 +101,8 @@ class LabelShards:
             error = row["error"]
             try:
                 if error is None:
+                    if self._starts is not None:
+                        self._starts.check(row["shard"])
                     images, failures = self._label(row["uris"], row["data"], row["fetch_errors"])
             except Exception as problem:  # the run goes on; the driver lists it
                 error = "".join(traceback.format_exception_only(problem)).strip()

@@ -1,0 +1,31 @@
+"""The graph of the job: read, label, write."""
+
+from __future__ import annotations
+
+import ray.data
+from ray.data import ActorPoolStrategy
+
+from proxyclip.pipeline.source import ShardSource
+from proxyclip.pipeline.starts import Starts
+from proxyclip.pipeline.worker import LabelShards, WorkerConfig
+from proxyclip.pipeline.writer import WriteShards
+
+
+def label_graph(
+    source: ShardSource, worker: WorkerConfig, writer: WriteShards, actors: int, resources: dict[str, float]
+) -> ray.data.Dataset:
+    """Read, label, write: three operators, kept apart by what they reserve so that they overlap."""
+    return (
+        ray.data.read_datasource(source, num_cpus=0.25, override_num_blocks=source.num_tasks)
+        .map_batches(
+            LabelShards,
+            fn_constructor_args=(worker, Starts()),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(
+                min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=2
+            ),
+            **resources,
+        )
+        .map_batches(writer, batch_size=None, batch_format="pyarrow", num_cpus=0.25)
+    )
