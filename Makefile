@@ -14,7 +14,7 @@ demo: $(INSTALLED)
 	$(RUN) jobs/preview.py --output $(DEMO)/labels
 
 test: $(INSTALLED)
-	$(RUN) -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -m slow
