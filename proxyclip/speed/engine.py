@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -145,15 +145,21 @@ def _peak_mb(kind: str, num_queries: int, device: str) -> float:
 
 def _decode_once(kind: str, num_queries: int, device: str) -> float:
     case = DecodingCase(num_queries, device)
-    before = _peak(device)
+    before = _peak(device, reset=True)
     getattr(case, kind)()
     return _peak(device) - before
 
 
-def _peak(device: str) -> float:
+def _peak(device: str, *, reset: bool = False) -> float:
+    """Peak memory of this process, in MB; after `reset`, what it has now."""
     if device == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    if reset:  # a child starts with its parent's peak
+        Path("/proc/self/clear_refs").write_text("5")
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1e3
 
 
 def _stages(engine: Segmenter, device: torch.device) -> str:
