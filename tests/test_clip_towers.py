@@ -128,7 +128,7 @@ def test_proxyclip_with_every_tower(name, dtype):
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -3.0, None], ids=["grey", "white", "black", "noise"])
-@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "EVA02-B-16"])
+@pytest.mark.parametrize("name", ["ViT-L-14-quickgelu", "ViT-B-16-SigLIP", "EVA02-B-16"])
 def test_flat_and_noisy_windows_stay_finite(name, value):
     image = pixels(112, 112) * 5 if value is None else torch.full((1, 3, 112, 112), value)
     clip = encoder(name)
