@@ -33,14 +33,15 @@ class ClipEncoder(nn.Module):
     ) -> None:
         super().__init__()
         visual = getattr(model, "visual", None)
-        self._check(visual)
+        self._take(visual)
         self.model: Any = model.eval().requires_grad_(False)
         preprocess = getattr(visual, "preprocess_cfg", None) or {}
         self.mean = tuple(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN) if mean is None else mean)
         self.std = tuple(preprocess.get("std", open_clip.OPENAI_DATASET_STD) if std is None else std)
         self.tokenizer = tokenizer or open_clip.get_tokenizer("ViT-B-16", context_length=model.context_length)
 
-    def _check(self, visual: nn.Module | None) -> None:
+    def _take(self, visual: Any) -> None:
+        """Make sure of the tower; ValueError where it cannot be taken apart."""
         _require_native_tower(visual)
 
     @property

@@ -35,19 +35,8 @@ class TimmClipEncoder(ClipEncoder):
     Raises ValueError for towers without a last block of attention over a patch grid.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Tokenizer | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-    ) -> None:
-        trunk: Any = _dynamic(_checked_trunk(getattr(model, "visual", None)))
-        super().__init__(model, tokenizer, mean, std)
-        self.model.visual.trunk = trunk.eval().requires_grad_(False)
-
-    def _check(self, visual: nn.Module | None) -> None:
-        _checked_trunk(visual)
+    def _take(self, visual: Any) -> None:
+        visual.trunk = _dynamic(_checked_trunk(visual))
 
     @property
     def embed_dim(self) -> int:
