@@ -126,3 +126,16 @@ def test_a_folder_that_cannot_be_written_costs_only_the_cache(clip, tmp_path):
     finally:
         folder.chmod(0o700)
     torch.testing.assert_close(embeddings, embed_queries(clip, QUERIES))
+
+
+def test_padding_behind_the_longest_prompt_is_left_out_and_changes_nothing():
+    clip = ClipEncoder(tiny_clip())
+    prompts = ["a photo of a cat.", "a bad photo of the large and rather unusual dishwasher in a kitchen."]
+    with torch.inference_mode():
+        whole = F.normalize(clip.model.encode_text(clip.tokenizer(prompts)), dim=-1)
+        seen = []
+        hook = clip.model.transformer.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+        found = clip.embed_text(prompts)
+        hook.remove()
+    assert seen[0] < 30
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)

@@ -8,6 +8,7 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.model import CLIP
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
@@ -107,7 +108,7 @@ class ClipEncoder(nn.Module):
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Text features of prompts, unit length: (len(prompts), E) float32."""
         tokens = self.tokenizer(list(prompts)).to(next(self.parameters()).device)
-        return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+        return F.normalize(_encode_text(self.model, tokens).float(), dim=-1)
 
     @property
     def _last_block(self) -> ResidualAttentionBlock:
@@ -121,6 +122,22 @@ class ClipEncoder(nn.Module):
         stored = self.model.visual.positional_embedding
         patches = interpolate_positions(stored[1:], self.model.visual.grid_size, grid_hw, "offset")
         return torch.cat([stored[:1], patches])
+
+
+def _encode_text(model: Any, tokens: Tensor) -> Tensor:
+    """Text features of tokens (B, T), without the padding behind the longest prompt where nothing looks back at it."""
+    if not isinstance(model, CLIP) or model.text_pool_type != "argmax" or model.attn_mask is None:
+        features: Tensor = model.encode_text(tokens)
+        return features
+    ends = tokens.argmax(dim=-1)  # the end of a text has the largest token
+    length = int(ends.max()) + 1
+    x = model.token_embedding(tokens[:, :length]) + model.positional_embedding[:length]
+    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+    x = x[torch.arange(len(x), device=x.device), ends]
+    projection = model.text_projection
+    if projection is None:
+        return x
+    return projection(x) if isinstance(projection, nn.Linear) else x @ projection
 
 
 def _heads(block: ResidualAttentionBlock, normed: Tensor) -> Tensor:

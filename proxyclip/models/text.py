@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from proxyclip.models.clip import ClipEncoder
+from proxyclip.models.cpu_kernels import CpuKernels
 from proxyclip.templates import IMAGENET_TEMPLATES
 
 PROMPTS_AT_ONCE = 256
@@ -26,7 +27,8 @@ def embed_queries(clip: ClipEncoder, queries: Sequence[str]) -> Tensor:
     Returns (Q, E) float32 on the CPU, with the 80 ImageNet templates (CLIP, 2103.00020, sec. 3.1.4).
     """
     prompts = [template.format(query) for query in queries for template in IMAGENET_TEMPLATES]
-    with torch.inference_mode():
+    on_cpu = next(clip.parameters()).device.type == "cpu"
+    with torch.inference_mode(), CpuKernels() if on_cpu else contextlib.nullcontext():
         parts = [
             clip.embed_text(prompts[start : start + PROMPTS_AT_ONCE]).cpu()
             for start in range(0, len(prompts), PROMPTS_AT_ONCE)
