@@ -48,6 +48,7 @@ def head(tmp_path):
             *(RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"),
             *(f"--port={_free_port()}", f"--dashboard-port={dashboard}", "--num-cpus=2"),
             *("--disable-usage-stats", f"--temp-dir={folder}"),
+            f"--dashboard-agent-listen-port={_free_port()}",  # else one for all clusters of this machine
         ],
         env=env,
         stdout=subprocess.PIPE,
@@ -84,12 +85,7 @@ def submit(head, images, output, *flags, **kwargs):
     words += ["--vocabulary", "proxyclip/demo/vocabulary.json"]
     command = [RAY, "job", "submit", "--address", dashboard, "--working-dir", ".", *flags]
     command += ["--", "python", "jobs/label.py", *map(str, words)]
-    for _ in range(30):
-        run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
-        if "No available agent" not in run.stdout + run.stderr:
-            break  # the cluster is up, but for the part that takes jobs
-        time.sleep(1)
-    return run
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
 
 
 def draw(images, count):
