@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
-from chaos import KILLS, ChaosCluster, polling_reader, run_and_kill
+from chaos import HUNG, KILLS, ChaosCluster, polling_reader, run_and_kill
 from fault_proxy import fault_proxy
 from PIL import Image
 from safetensors.torch import save_file
@@ -125,7 +125,7 @@ def disturb(cluster, store, place, seed, num_runs):
     """Run and kill until `num_runs` runs are done and the last output is finished; hold each to the undisturbed one."""
     print(f"an undisturbed run takes {place.duration_s:.1f} s")
     rng = random.Random(seed)
-    runs, finished, done = 0, 0, dict.fromkeys(KILLS, 0)
+    runs, finished, hung, done = 0, 0, 0, dict.fromkeys(KILLS, 0)
     while runs < num_runs:
         output, code = place.new_output(), None
         with polling_reader(output) as num_seen, faults(store, place):
@@ -134,7 +134,9 @@ def disturb(cluster, store, place, seed, num_runs):
                 code, said = run_and_kill(cluster, place.command(output), kill, after_s, rng)
                 runs, done[kill] = runs + 1, done[kill] + 1
                 print(f"run {runs}: {kill} killed after {after_s:.1f} s, exit code {code}, {num_seen()} shards seen")
+                hung += said.endswith(HUNG)
                 assert code in (0, 1, -9), said
+                assert hung <= 1 + runs // 30, said
                 assert runs < num_runs + 30, said
         finished += 1
         clean(Storage(output), older_than_h=0)
@@ -142,7 +144,7 @@ def disturb(cluster, store, place, seed, num_runs):
         report = verify(Storage(output))
         assert not report.problems
         assert not report.unfinished
-    print(f"{runs} runs, {finished} outputs finished, {done}")
+    print(f"{runs} runs, {finished} outputs finished, {hung} hung, {done}")
 
 
 @pytest.mark.parametrize("kill", KILLS)
