@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-import open_clip
 import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from proxyclip.config import ModelConfig
 from proxyclip.demo.scenes import draw_scene
 from proxyclip.models.clip import ClipEncoder
+from proxyclip.models.networks import new_clip
 from proxyclip.models.vfm import TimmProxy
 from proxyclip.vfms import VFMS
 from proxyclip.vocabulary import Vocabulary
@@ -24,8 +22,7 @@ from proxyclip.vocabulary import Vocabulary
 
 def seeded_clip(name: str = "ViT-B-16-quickgelu", seed: int = 1) -> ClipEncoder:
     """A CLIP of open_clip's architecture `name`, float32 on the CPU."""
-    with _quiet():
-        model = open_clip.create_model(name, load_weights=False, pretrained_text=False)
+    model = new_clip(ModelConfig(clip=name))
     _fill(model, seed)
     return ClipEncoder(model)
 
@@ -71,13 +68,3 @@ def _fill(model: nn.Module, seed: int) -> None:
             else:
                 value.copy_(noise / value[0].numel() ** 0.5)
     model.eval()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without open_clip's warning of random weights, which are wanted here."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
