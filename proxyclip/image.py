@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from proxyclip.config import WindowConfig
+
 Status = Literal["empty", "decode_failed", "too_large", "fetch_failed", "decoder_crashed", "timed_out"]
 
 # Where Pillow's own guard raises, so that nothing below our limit is refused by it. 12000 x 9000 passes.
@@ -24,6 +27,9 @@ MAX_PIXELS = 178_956_970
 
 # JPEG's longest side. Work on an image grows with its sides, not only with its area.
 MAX_SIDE = 65_535
+
+# A whole image is not padded, so it must hold at least one patch of any tower.
+MIN_WHOLE_SIDE = 32
 
 _OPENERS: dict[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     b"\xff\xd8\xff": JpegImageFile,
@@ -48,6 +54,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)
 
 
 class ImageError(Exception):
@@ -60,6 +67,17 @@ class ImageError(Exception):
 
     def __str__(self) -> str:
         return f"{self.status}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class ResizedImage:
+    """An image at the size that its windows are cut from.
+
+    pixels: RGB uint8 (h, w, 3), of size `resized_hw(original_hw, windows)`. original_hw: size of its labels.
+    """
+
+    pixels: np.ndarray
+    original_hw: tuple[int, int]
 
 
 def load_image(source: str | Path | bytes | Image.Image | np.ndarray) -> np.ndarray:
@@ -78,7 +96,7 @@ def load_image(source: str | Path | bytes | Image.Image | np.ndarray) -> np.ndar
     if isinstance(source, Image.Image):
         try:
             source.load()
-            return _rgb(_upright(source))
+            return _rgb(_upright(source, _orientation(source)))
         except Exception as error:
             raise ImageError("decode_failed", _deterministic(error)) from error
     if isinstance(source, bytes):
@@ -89,6 +107,28 @@ def load_image(source: str | Path | bytes | Image.Image | np.ndarray) -> np.ndar
         raise ImageError(error.status, f"{source}: {error.reason}") from error
 
 
+def resized_hw(image_hw: tuple[int, int], windows: WindowConfig) -> tuple[int, int]:
+    """Size that brings the short side to `short_side`, or the long one to `long_side` where that is smaller.
+
+    mmcv's rule: each side is int(side * factor + 0.5). A side never falls below 1 pixel, or `MIN_WHOLE_SIDE` where
+    the whole image is the window.
+    """
+    factor = min(windows.long_side / max(image_hw), windows.short_side / min(image_hw))
+    least = 1 if windows.crop else MIN_WHOLE_SIDE
+    height, width = (max(int(side * factor + 0.5), least) for side in image_hw)
+    return height, width
+
+
+def read_image(data: bytes, windows: WindowConfig) -> ResizedImage:
+    """An encoded image at the size that its windows are cut from: `decode_image`, then `resize_image`.
+
+    With `windows.fast_decode` a JPEG at least twice as large as that is decoded at a half, a quarter or an eighth.
+    Raises ImageError as `decode_image` does.
+    """
+    pixels, original_hw = _decode(data, MAX_PIXELS, windows if windows.fast_decode else None)
+    return ResizedImage(resize_image(pixels, resized_hw(original_hw, windows)), original_hw)
+
+
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """An encoded image (JPEG, PNG, WebP, TIFF, BMP, GIF) as RGB uint8 (H, W, 3).
 
@@ -96,6 +136,11 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     8 bit (see `_eight_bit`), and of an animation the first frame is taken. The format is told by the content,
     not by a name. Whatever the bytes, it returns an image or raises ImageError; safe to call from many threads.
     """
+    return _decode(data, max_pixels)[0]
+
+
+def _decode(data: bytes, max_pixels: int, just_for: WindowConfig | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+    """Pixels and the original size, upright both. just_for: JPEGs may be smaller, as long as they suffice for it."""
     if not data:
         raise ImageError("empty", "the file has no bytes")
     opener = next((opener for magic, opener in _OPENERS.items() if data.startswith(magic)), None)
@@ -111,8 +156,15 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
                 raise ImageError("too_large", f"{width} x {height} pixels, a side longer than {MAX_SIDE}")
             if width * height > max_pixels:
                 raise ImageError("too_large", f"{width} x {height} pixels, more than the limit of {max_pixels}")
+            smaller = just_for if isinstance(image, JpegImageFile) else None
+            if smaller is not None:
+                image.draft(image.mode, resized_hw((height, width), smaller)[::-1])  # never below that size
             image.load()
-            return _rgb(_upright(image))
+            orientation = _orientation(image)
+            pixels = _rgb(_upright(image, orientation))
+            if smaller is None:
+                return pixels, (pixels.shape[0], pixels.shape[1])
+            return pixels, (width, height) if orientation in _SIDEWAYS else (height, width)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -134,21 +186,22 @@ def resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
         raise ValueError(f"resize_image: size_hw {size_hw} found, a height and a width of at least 1 wanted.")
     if image.shape[:2] == (height, width):
         return image
+    channels = image.shape[2]
     top, bottom, down = _taps(image.shape[0], height)
     left, right, across = _taps(image.shape[1], width)
-    across = across[None, :, None]
-
-    def across_rows(rows: np.ndarray) -> np.ndarray:
-        lines = image[rows]  # (R, W, C)
-        return lines[:, left] * (1 - across) + lines[:, right] * across  # (R, width, C) float32
-
-    out = np.empty((height, width, *image.shape[2:]), np.uint8)
+    # Rows as plain lines of numbers: inner loops over three channels would be slow.
+    left, right = ((taps[:, None] * channels + np.arange(channels)).ravel() for taps in (left, right))
+    across = np.repeat(across, channels)
+    out = np.empty((height, width * channels), np.uint8)
     for start in range(0, height, 32):
         strip = slice(start, start + 32)
-        weight = down[strip, None, None]
-        mixed = across_rows(top[strip]) * (1 - weight) + across_rows(bottom[strip]) * weight
-        out[strip] = np.rint(mixed)
-    return out
+        rows, where = np.unique(np.concatenate([top[strip], bottom[strip]]), return_inverse=True)
+        lines = image[rows].reshape(len(rows), -1)
+        lines = np.take(lines, left, axis=1) * (1 - across) + np.take(lines, right, axis=1) * across  # float32
+        weight = down[strip, None]
+        above, below = np.split(where, 2)
+        out[strip] = np.rint(lines[above] * (1 - weight) + lines[below] * weight)
+    return out.reshape(height, width, channels)
 
 
 def _taps(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -158,12 +211,16 @@ def _taps(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return first, np.minimum(first + 1, size - 1), (position - first).astype(np.float32)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The image as its EXIF orientation wants it seen. Broken EXIF does not make an image unreadable."""
+def _orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation. Broken EXIF does not make an image unreadable."""
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
+        return image.getexif().get(_ORIENTATION_TAG)
     except Exception:
-        return image
+        return None
+
+
+def _upright(image: Image.Image, orientation: int | None) -> Image.Image:
+    """The image as its EXIF orientation wants it seen."""
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 

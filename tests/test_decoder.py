@@ -17,9 +17,10 @@ import pytest
 from PIL import Image
 from tiny import random_image
 
+from proxyclip.config import WindowConfig
 from proxyclip.dataset import decoder as module
 from proxyclip.dataset.decoder import DecoderPool
-from proxyclip.image import ImageError, decode_image
+from proxyclip.image import ImageError, decode_image, read_image
 
 # Loaded by every Python started with it: an image whose comment names a fault makes Pillow commit it.
 FAULTY_PILLOW = """
@@ -61,6 +62,10 @@ def faulty_environment(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), root])}
 
 
+# Leaves the images below at their size.
+WINDOWS = WindowConfig(short_side=60)
+
+
 def jpeg(fault: str = "", seed: int = 0) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(random_image(60, 90, seed)).save(buffer, "JPEG", comment=fault.encode())
@@ -71,7 +76,7 @@ def jpeg(fault: str = "", seed: int = 0) -> bytes:
 def pool(tmp_path, monkeypatch):
     for name, value in faulty_environment(tmp_path / "faulty").items():
         monkeypatch.setenv(name, value)
-    made = DecoderPool(2, timeout_s=60)
+    made = DecoderPool(2, WINDOWS, timeout_s=60)
     yield made
     made.close()
 
@@ -81,29 +86,42 @@ def hasty(tmp_path, monkeypatch):
     """A pool that waits for a second."""
     for name, value in faulty_environment(tmp_path / "faulty").items():
         monkeypatch.setenv(name, value)
-    made = DecoderPool(2, timeout_s=1)
+    made = DecoderPool(2, WINDOWS, timeout_s=1)
     yield made
     made.close()
 
 
 def failure(pool: DecoderPool, data: bytes) -> tuple[str, str]:
     with pytest.raises(ImageError) as caught:
-        pool.decode(data)
+        pool.read(data)
     return caught.value.status, caught.value.reason
 
 
 def test_pixels_are_those_of_this_process(pool):
     for seed in range(3):
-        decoded = pool.decode(jpeg(seed=seed))
-        np.testing.assert_array_equal(decoded, decode_image(jpeg(seed=seed)))
-        assert decoded.dtype == np.uint8
-        assert decoded.flags.writeable
+        image = pool.read(jpeg(seed=seed))
+        np.testing.assert_array_equal(image.pixels, decode_image(jpeg(seed=seed)))
+        assert image.original_hw == (60, 90)
+        assert image.pixels.dtype == np.uint8
+        assert image.pixels.flags.writeable
 
 
-def test_an_image_larger_than_any_buffer_comes_whole(pool):
+def test_an_image_larger_than_any_buffer_comes_whole():
     buffer = io.BytesIO()
     Image.fromarray(random_image(1500, 2000)).save(buffer, "BMP")
-    np.testing.assert_array_equal(pool.decode(buffer.getvalue()), random_image(1500, 2000))
+    pool = DecoderPool(1, WindowConfig(short_side=1500), timeout_s=60)
+    np.testing.assert_array_equal(pool.read(buffer.getvalue()).pixels, random_image(1500, 2000))
+    pool.close()
+
+
+def test_images_come_at_the_size_that_their_windows_are_cut_from():
+    windows = WindowConfig(short_side=30, fast_decode=True)
+    pool = DecoderPool(1, windows, timeout_s=60)
+    image = pool.read(jpeg())
+    np.testing.assert_array_equal(image.pixels, read_image(jpeg(), windows).pixels)
+    assert image.pixels.shape == (30, 45, 3)
+    assert image.original_hw == (60, 90)
+    pool.close()
 
 
 @pytest.mark.parametrize("data", [b"", b"text", jpeg()[:300], b"\xff\xd8\xff"])
@@ -115,30 +133,30 @@ def test_failures_are_those_of_this_process(pool, data):
 
 def test_many_threads_get_their_own_image(pool):
     with ThreadPoolExecutor(8) as threads:
-        for seed, decoded in enumerate(threads.map(lambda seed: pool.decode(jpeg(seed=seed)), range(40))):
-            np.testing.assert_array_equal(decoded, decode_image(jpeg(seed=seed)))
+        for seed, image in enumerate(threads.map(lambda seed: pool.read(jpeg(seed=seed)), range(40))):
+            np.testing.assert_array_equal(image.pixels, decode_image(jpeg(seed=seed)))
 
 
 @pytest.mark.parametrize("fault", ["segfault", "abort", "exit"])
 def test_an_image_that_crashes_its_decoder_fails_alone_and_says_so_each_time(pool, fault):
     with ThreadPoolExecutor(4) as threads:
-        good = [threads.submit(pool.decode, jpeg(seed=seed)) for seed in range(8)]
+        good = [threads.submit(pool.read, jpeg(seed=seed)) for seed in range(8)]
         bad = [threads.submit(failure, pool, jpeg(fault)) for _ in range(2)]
-        good += [threads.submit(pool.decode, jpeg(seed=seed)) for seed in range(8)]
+        good += [threads.submit(pool.read, jpeg(seed=seed)) for seed in range(8)]
         assert {future.result(60) for future in bad} == {("decoder_crashed", "its decoder process died twice")}
-        assert {future.result(60).shape for future in good} == {(60, 90, 3)}
+        assert {future.result(60).pixels.shape for future in good} == {(60, 90, 3)}
 
 
 def test_a_crash_that_does_not_come_again_costs_nothing(pool, tmp_path):
-    assert pool.decode(jpeg(f"once:{tmp_path / 'crashed'}")).shape == (60, 90, 3)
+    assert pool.read(jpeg(f"once:{tmp_path / 'crashed'}")).pixels.shape == (60, 90, 3)
     assert (tmp_path / "crashed").exists()
 
 
 def test_a_decoder_killed_from_outside_costs_no_image(pool):
-    pool.decode(jpeg())
+    pool.read(jpeg())
     for process in children(os.getpid()):
         os.kill(process, signal.SIGKILL)
-    assert pool.decode(jpeg()).shape == (60, 90, 3)
+    assert pool.read(jpeg()).pixels.shape == (60, 90, 3)
 
 
 @pytest.mark.parametrize("fault", ["sleep", "spin"])
@@ -147,16 +165,16 @@ def test_an_image_that_takes_too_long_is_given_up(hasty, fault):
     reasons = {failure(hasty, jpeg(fault)) for _ in range(2)}
     assert reasons == {("timed_out", "decoding it took longer than 1 s")}
     assert time.monotonic() - start < 30
-    assert hasty.decode(jpeg()).shape == (60, 90, 3)
+    assert hasty.read(jpeg()).pixels.shape == (60, 90, 3)
 
 
 def test_a_decoder_that_is_stopped_is_given_up(hasty):
-    hasty.decode(jpeg())
+    hasty.read(jpeg())
     for process in children(os.getpid()):
         os.kill(process, signal.SIGSTOP)
     large = jpeg() + bytes(2**24)  # more than any buffer: the sender blocks too
     assert failure(hasty, large)[0] == "timed_out"
-    assert hasty.decode(jpeg()).shape == (60, 90, 3)
+    assert hasty.read(jpeg()).pixels.shape == (60, 90, 3)
 
 
 def test_memory_is_bounded_and_its_lack_is_a_failure(pool):
@@ -164,25 +182,25 @@ def test_memory_is_bounded_and_its_lack_is_a_failure(pool):
 
 
 def test_what_a_decoder_prints_does_not_get_among_the_pixels(pool):
-    np.testing.assert_array_equal(pool.decode(jpeg("noise")), decode_image(jpeg("noise")))
+    np.testing.assert_array_equal(pool.read(jpeg("noise")).pixels, decode_image(jpeg("noise")))
 
 
 def test_a_decoder_that_cannot_start_is_no_fault_of_the_image(monkeypatch):
     monkeypatch.setattr(module, "_MAIN", "import nothing_of_this_name")
     with pytest.raises(RuntimeError, match=r"did not start \(exit code"):
-        DecoderPool(1, timeout_s=10).decode(jpeg())
+        DecoderPool(1, WINDOWS, timeout_s=10).read(jpeg())
 
 
 def test_processes_start_when_they_are_needed_and_end_with_close(pool):
     before = children(os.getpid())
-    pool.decode(jpeg())
+    pool.read(jpeg())
     started = children(os.getpid()) - before
     assert len(started) == 1
-    pool.decode(jpeg(seed=1))
+    pool.read(jpeg(seed=1))
     assert children(os.getpid()) - before == started
     pool.close()
     assert not children(os.getpid()) & started
-    assert pool.decode(jpeg()).shape == (60, 90, 3)
+    assert pool.read(jpeg()).pixels.shape == (60, 90, 3)
 
 
 @pytest.mark.parametrize("fault", ["", "spin"])
@@ -192,12 +210,13 @@ def test_no_decoder_outlives_the_process_that_started_it(tmp_path, fault):
     code = """if True:
         import sys, threading
         from proxyclip.dataset.decoder import DecoderPool
-        pool = DecoderPool(2, timeout_s=0.5)
+        from proxyclip.config import WindowConfig
+        pool = DecoderPool(2, WindowConfig(), timeout_s=0.5)
         link = pool._idle.queue[-1]._start()
         print("ready", flush=True)
         if sys.argv[2]:  # no deadline here: the parent is as good as dead
             pool._idle.queue[-1]._timeout_s = 1000
-            pool.decode(open(sys.argv[1], "rb").read())
+            pool.read(open(sys.argv[1], "rb").read())
         sys.stdin.read()
     """
     process = subprocess.Popen(

@@ -14,13 +14,15 @@ import pytest
 from PIL import Image
 from test_bad_images import failures_of, masks_of, options
 
+from proxyclip.config import WindowConfig
 from proxyclip.dataset.decoder import DecoderPool
 from proxyclip.demo.scenes import draw_scene
-from proxyclip.image import MAX_PIXELS, MAX_SIDE, ImageError, decode_image
+from proxyclip.image import MAX_PIXELS, MAX_SIDE, ImageError, ResizedImage, decode_image, resized_hw
 from proxyclip.pipeline.cluster import cluster
 from proxyclip.pipeline.label import label
 
 SEED = 20_261_121
+WINDOWS = WindowConfig(short_side=24, long_side=256, fast_decode=True)
 SUFFIX = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp", "GIF": "gif"}
 
 
@@ -142,9 +144,9 @@ def saved(tmp_path: Path, index: int) -> Path:
     return path
 
 
-def outcome(pool: DecoderPool, data: bytes) -> tuple[str, str] | np.ndarray:
+def outcome(pool: DecoderPool, data: bytes) -> tuple[str, str] | ResizedImage:
     try:
-        return pool.decode(data)
+        return pool.read(data)
     except ImageError as error:
         return (error.status, error.reason)
 
@@ -158,7 +160,7 @@ def test_the_unchanged_files_are_images():
 def test_mutated_files_are_decoded_or_fail_the_same_way_each_time(tmp_path, count):
     print(f"seed {SEED}, {count} mutations of {len(originals())} files")
     seen: dict[str, int] = {}
-    pool = DecoderPool(2, timeout_s=60)
+    pool = DecoderPool(2, WINDOWS, timeout_s=60)
 
     def file(index: int) -> str:
         return f"{saved(tmp_path, index)}, seed {SEED}"
@@ -166,12 +168,13 @@ def test_mutated_files_are_decoded_or_fail_the_same_way_each_time(tmp_path, coun
     with ThreadPoolExecutor(2) as threads:
         outcomes = threads.map(lambda index: outcome(pool, mutated(index)[1]), range(count))
         for index, found in enumerate(outcomes):
-            if isinstance(found, np.ndarray):
+            if isinstance(found, ResizedImage):
                 seen["decoded"] = seen.get("decoded", 0) + 1
-                assert found.dtype == np.uint8, file(index)
-                assert found.ndim == found.shape[2] == 3, file(index)
-                assert 1 <= min(found.shape[:2]) <= max(found.shape[:2]) <= MAX_SIDE, file(index)
-                assert found.size <= 3 * MAX_PIXELS, file(index)
+                height, width = found.original_hw
+                assert 1 <= min(height, width) <= max(height, width) <= MAX_SIDE, file(index)
+                assert height * width <= MAX_PIXELS, file(index)
+                assert found.pixels.dtype == np.uint8, file(index)
+                assert found.pixels.shape == (*resized_hw((height, width), WINDOWS), 3), file(index)
                 continue
             status, reason = found
             seen[status] = seen.get(status, 0) + 1

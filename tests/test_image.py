@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from proxyclip.image import ImageError, decode_image, load_image, resize_image
+from proxyclip import image as image_module
+from proxyclip.config import WindowConfig
+from proxyclip.image import ImageError, decode_image, load_image, read_image, resize_image
 
 RNG = np.random.default_rng(0)
 
@@ -238,3 +240,41 @@ def test_a_broken_file_is_named(tmp_path):
     for source in (cut, Image.open(cut)):
         with pytest.raises(ImageError, match="decode_failed"):
             load_image(source)
+
+
+def test_an_image_is_read_at_the_size_of_its_windows():
+    data = encode(smooth(90, 60), "PNG")
+    image = read_image(data, WindowConfig(short_side=40))
+    assert image.original_hw == (90, 60)
+    np.testing.assert_array_equal(image.pixels, resize_image(decode_image(data), (60, 40)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("size_hw", [(333, 500), (500, 333), (401, 400), (99, 400)])
+def test_fast_decode_sees_the_same_scene_at_the_same_size(orientation, mode, size_hw):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(smooth(*size_hw)).convert(mode), "JPEG", quality=95, exif=exif)
+    exact = read_image(data, WindowConfig(short_side=48))
+    fast = read_image(data, WindowConfig(short_side=48, fast_decode=True))
+    assert fast.original_hw == exact.original_hw
+    assert fast.pixels.shape == exact.pixels.shape
+    assert np.abs(fast.pixels.astype(int) - exact.pixels).mean() < 4
+
+
+def test_fast_decode_decodes_fewer_pixels_but_never_too_few(monkeypatch):
+    seen = []
+    monkeypatch.setattr(image_module, "resize_image", lambda pixels, size: seen.append((pixels.shape[:2], size)))
+    data = encode(smooth(300, 400), "JPEG")
+    for short_side in (301, 151, 150, 100, 75, 38, 37, 10):
+        read_image(data, WindowConfig(short_side=short_side, fast_decode=True))
+    sizes = [(300, 400)] * 2 + [(150, 200)] * 2 + [(75, 100)] * 2 + [(38, 50)] * 2
+    assert [decoded for decoded, _ in seen] == sizes
+
+
+def test_fast_decode_leaves_other_formats_and_small_jpegs_alone():
+    windows = WindowConfig(short_side=48)
+    fast = WindowConfig(short_side=48, fast_decode=True)
+    for data in (encode(smooth(200, 300), "PNG"), encode(smooth(95, 120), "JPEG")):
+        np.testing.assert_array_equal(read_image(data, fast).pixels, read_image(data, windows).pixels)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from proxyclip.dataset.masks import decode_confidence, decode_mask, encode_confidence, encode_mask, reduce_confidence
+from proxyclip.dataset.masks import decode_confidence, decode_mask, encode_confidence, encode_mask
 from proxyclip.picture import IGNORE_COLOUR, default_palette
 from proxyclip.vocabulary import ignore_label
 
@@ -65,18 +65,6 @@ def test_what_is_no_mask_is_refused(mask):
 def test_class_counts_without_a_label_to_spare_are_refused(num_classes):
     with pytest.raises(ValueError, match=f"{num_classes} classes"):
         encode_mask(np.zeros((2, 2), np.uint16), np.zeros((num_classes, 3), np.uint8))
-
-
-@pytest.mark.parametrize("shape", [(8, 12), (9, 13), (3, 2), (1, 1)])
-@pytest.mark.parametrize("stride", [1, 4])
-def test_reduced_confidence_is_the_mean_of_the_pixels_of_each_block(shape, stride):
-    confidence = np.random.default_rng(0).random(shape, np.float32)
-    reduced = reduce_confidence(confidence, stride)
-    assert reduced.shape == (-(-shape[0] // stride), -(-shape[1] // stride))
-    for (row, column), value in np.ndenumerate(reduced):
-        block = confidence[row * stride : (row + 1) * stride, column * stride : (column + 1) * stride]
-        assert abs(value - 255 * block.mean()) < 0.51
-    assert (reduce_confidence(np.ones(shape, np.float32), stride) == 255).all()
 
 
 def test_confidence_comes_back_as_it_was():

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from reference import load_module
 from safetensors.numpy import save_file
@@ -22,11 +23,12 @@ from proxyclip.config import LabelOptions
 from proxyclip.dataset import commits
 from proxyclip.dataset.commits import committed
 from proxyclip.dataset.images import list_images
-from proxyclip.dataset.masks import decode_confidence, decode_mask, reduce_confidence
+from proxyclip.dataset.masks import decode_confidence, decode_mask
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.shards import read_masks
 from proxyclip.dataset.store import Storage, StorageError
 from proxyclip.dataset.verify import verify
+from proxyclip.models.reduce import reduce_confidence
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.pipeline import label as label_module
 from proxyclip.pipeline.cluster import cluster
@@ -136,7 +138,8 @@ def test_the_job_writes_what_the_library_predicts(options, corpus):
     for row in rows:
         expected = segmenter.predict(corpus / row.uri, vocabulary)
         np.testing.assert_array_equal(decode_mask(row.mask), expected.mask)
-        np.testing.assert_array_equal(decode_confidence(row.confidence), reduce_confidence(expected.confidence, 4))
+        confidence = reduce_confidence(torch.from_numpy(expected.confidence), 4)
+        np.testing.assert_array_equal(decode_confidence(row.confidence), confidence)
         classes, pixels = np.unique(expected.mask, return_counts=True)
         assert (row.classes, row.pixels) == (classes.tolist(), pixels.tolist())
         assert row.mean_confidence == pytest.approx(expected.confidence.mean(), abs=1e-5)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from tiny import LargestTensor
 
 from proxyclip.config import WindowConfig
-from proxyclip.models.windows import MIN_WHOLE_SIDE, cut_windows, plan_windows, resized_hw, stitch_matrix
+from proxyclip.image import resized_hw
+from proxyclip.models.windows import cut_windows, plan_windows, stitch_matrix
 
 PAPER = WindowConfig()
 SMALL = WindowConfig(short_side=50, long_side=300, crop=40, stride=15, pad_multiple=8)
@@ -40,6 +41,10 @@ def test_sizes_follow_the_rule_of_mmcv(image_hw, wanted):
     assert resized_hw(image_hw, PAPER) == wanted
 
 
+def test_a_whole_image_holds_at_least_a_patch():
+    assert resized_hw((1, 5000), WindowConfig(crop=0)) == (32, 2048)
+
+
 def test_the_published_plan():
     plan = plan_windows((375, 500), PAPER)
     assert (plan.y.starts, plan.x.starts) == ((0,), (0, 112))
@@ -53,8 +58,7 @@ def test_windows_cover_every_pixel_and_end_at_the_border(name, image_hw):
     config = CONFIGS[name]
     plan = plan_windows(image_hw, config)
     assert (plan.y.original, plan.x.original) == image_hw
-    least = MIN_WHOLE_SIDE if config.crop == 0 else 1
-    assert (plan.y.resized, plan.x.resized) == tuple(max(side, least) for side in resized_hw(image_hw, config))
+    assert (plan.y.resized, plan.x.resized) == resized_hw(image_hw, config)
     for axis in (plan.y, plan.x):
         covered = np.zeros(axis.resized, bool)
         for start in axis.starts:

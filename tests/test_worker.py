@@ -59,20 +59,20 @@ def worker(tmp_path):
 def refuse_white(worker, monkeypatch, stage):
     """Encoding or decoding a white image asks for more memory than there is."""
     segmenter = worker._segmenter
-    encode, decode = segmenter.encode_windows, segmenter.decode
+    encode, labels = segmenter.encode_windows, segmenter.labels
 
     def encode_windows(windows):
         if stage == "encode" and (windows == 1).all():
             torch.empty(TOO_MUCH, dtype=torch.uint8)
         return encode(windows)
 
-    def decode_image(features, vocabulary):
+    def labels_of_image(features, vocabulary):
         if stage == "decode" and (features.resized == 255).all():
             np.empty(TOO_MUCH, np.uint8)
-        return decode(features, vocabulary)
+        return labels(features, vocabulary)
 
     monkeypatch.setattr(segmenter, "encode_windows", encode_windows)
-    monkeypatch.setattr(segmenter, "decode", decode_image)
+    monkeypatch.setattr(segmenter, "labels", labels_of_image)
 
 
 @pytest.mark.parametrize("stage", ["encode", "decode"])

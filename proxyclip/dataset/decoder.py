@@ -1,4 +1,7 @@
-"""Decoders: processes of their own that turn encoded images into pixels, so that a bad image hurts nobody else."""
+"""Decoders: processes of their own that turn encoded images into pixels of the size that is wanted.
+
+A bad image then hurts nobody else, and reading images does not wait for the interpreter that feeds the networks.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from queue import LifoQueue
 from time import monotonic
 
 import numpy as np
 
-from proxyclip.image import ImageError, decode_image
+from proxyclip.config import WindowConfig
+from proxyclip.image import ImageError, ResizedImage, read_image
 
 # The largest image that is decoded at all (`image.MAX_PIXELS`), in its widest mode, needs about 5 GiB.
 MEMORY_LIMIT_BYTES = 8 * 2**30
@@ -25,7 +30,8 @@ MEMORY_LIMIT_BYTES = 8 * 2**30
 _START_TIMEOUT_S = 120
 _SOCKET_BUFFER_BYTES = 2**20
 _REQUEST = struct.Struct("!Q")  # bytes of the encoded image, which follow
-_REPLY = struct.Struct("!II")  # height and width of the pixels that follow, or 0 and the bytes of an error
+# Height and width of the pixels that follow, those of the original image, and 0; or the bytes of an error.
+_REPLY = struct.Struct("!IIIII")
 
 # glibc else gives the memory of every image back to the system, and its pages cost more than a small image does.
 _ENVIRONMENT = {
@@ -36,25 +42,25 @@ _ENVIRONMENT = {
 }
 
 # The child imports what its parent would, whatever folder or environment it is started in.
-_MAIN = "import sys; sys.path[:] = sys.argv[2:]; from proxyclip.dataset.decoder import serve; serve(float(sys.argv[1]))"
+_MAIN = "import sys; sys.path[:] = sys.argv[2:]; from proxyclip.dataset.decoder import serve; serve(sys.argv[1])"
 
 
 class DecoderPool:
     """Up to `size` decoder processes with one image each; safe to call from many threads.
 
-    timeout_s: seconds that one image may take. Processes are started when they are needed, and end with the
-    process that started them, however that ends.
+    windows: what images are read for. timeout_s: seconds that one image may take. Processes are started when they
+    are needed, and end with the process that started them, however that ends.
     """
 
-    def __init__(self, size: int, timeout_s: float) -> None:
+    def __init__(self, size: int, windows: WindowConfig, timeout_s: float) -> None:
         self._size = size
         self._idle: LifoQueue[_Decoder] = LifoQueue()  # the last one used is the first to be used again
         self._alone = threading.Lock()
         for _ in range(size):
-            self._idle.put(_Decoder(timeout_s))
+            self._idle.put(_Decoder(windows, timeout_s))
 
-    def decode(self, data: bytes) -> np.ndarray:
-        """As `proxyclip.image.decode_image`, with two more failures of an image.
+    def read(self, data: bytes) -> ResizedImage:
+        """As `proxyclip.image.read_image`, with two more failures of an image.
 
         ImageError("timed_out") where it takes too long, ImageError("decoder_crashed") where its decoder died of
         it twice, the second time with no other image beside it: a kill from outside, as for want of memory, is
@@ -62,14 +68,14 @@ class DecoderPool:
         """
         decoder = self._idle.get()
         try:
-            return decoder.decode(data)
+            return decoder.read(data)
         except _Died:
             pass
         finally:
             self._idle.put(decoder)
         with self._all() as decoders:
             try:
-                return decoders[0].decode(data)
+                return decoders[0].read(data)
             except _Died:
                 raise ImageError("decoder_crashed", "its decoder process died twice") from None
 
@@ -98,24 +104,25 @@ class _Died(Exception):  # noqa: N818
 class _Decoder:
     """One process, started when it is first needed and again after it died."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, windows: WindowConfig, timeout_s: float) -> None:
+        self._windows = windows
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
-    def decode(self, data: bytes) -> np.ndarray:
+    def read(self, data: bytes) -> ResizedImage:
         link = self._socket or self._start()
         deadline = monotonic() + self._timeout_s
         try:
             link.settimeout(self._timeout_s)
             link.sendall(_REQUEST.pack(len(data)))
             link.sendall(data)
-            height, width = _REPLY.unpack(_receive(link, _REPLY.size, deadline))
-            if height:
+            height, width, *original_hw, error_bytes = _REPLY.unpack(_receive(link, _REPLY.size, deadline))
+            if not error_bytes:
                 pixels = np.empty((height, width, 3), np.uint8)
                 _receive_into(link, pixels.data.cast("B"), deadline)
-                return pixels
-            status, reason = json.loads(_receive(link, width, deadline))
+                return ResizedImage(pixels, (original_hw[0], original_hw[1]))
+            status, reason = json.loads(_receive(link, error_bytes, deadline))
         except TimeoutError:
             self.stop()
             raise ImageError("timed_out", f"decoding it took longer than {self._timeout_s:g} s") from None
@@ -139,7 +146,7 @@ class _Decoder:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, str(self._timeout_s), *sys.path],
+                [sys.executable, "-c", _MAIN, json.dumps([asdict(self._windows), self._timeout_s]), *sys.path],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=os.environ | _ENVIRONMENT,
@@ -158,8 +165,13 @@ class _Decoder:
         return ours
 
 
-def serve(timeout_s: float) -> None:
-    """The decoder process: images from the socket at stdin, one after the other, until it closes."""
+def serve(settings: str) -> None:
+    """The decoder process: images from the socket at stdin, one after the other, until it closes.
+
+    settings: JSON of the fields of a WindowConfig and of the seconds that one image may take.
+    """
+    fields, timeout_s = json.loads(settings)
+    windows = WindowConfig(**fields)
     _limit()
     link = socket.socket(fileno=0)
     with contextlib.suppress(ConnectionError):  # the parent ended
@@ -170,14 +182,15 @@ def serve(timeout_s: float) -> None:
             # The parent keeps the time. Where it is gone, this ends an image that would never end by itself.
             signal.setitimer(signal.ITIMER_REAL, timeout_s + 5)
             try:
-                pixels = decode_image(data)
+                image = read_image(data, windows)
             except ImageError as error:
                 answer = json.dumps([error.status, error.reason]).encode()
-                link.sendall(_REPLY.pack(0, len(answer)) + answer)
+                link.sendall(_REPLY.pack(0, 0, 0, 0, len(answer)) + answer)
             else:
-                link.sendall(_REPLY.pack(*pixels.shape[:2]))
+                pixels = np.ascontiguousarray(image.pixels)
+                link.sendall(_REPLY.pack(*pixels.shape[:2], *image.original_hw, 0))
                 link.sendall(pixels.data.cast("B"))
-                del pixels
+                del image, pixels
             signal.setitimer(signal.ITIMER_REAL, 0)
             del data
 

@@ -63,22 +63,6 @@ def decode_confidence(data: bytes) -> np.ndarray:
     return _pixels(data, "confidence", ("L",))
 
 
-def reduce_confidence(confidence: np.ndarray, stride: int) -> np.ndarray:
-    """Probabilities (H, W), 0 to 1, as uint8 means of blocks of stride x stride: (ceil(H / stride), ceil(W / stride)).
-
-    Blocks at the right and lower edge are means of the pixels they have.
-    """
-    if confidence.ndim != 2 or confidence.size == 0 or confidence.dtype.kind != "f" or stride < 1:
-        raise ValueError(
-            f"confidence: shape {confidence.shape} of {confidence.dtype} and stride {stride} found, "
-            "float (height, width) and a stride of at least 1 wanted."
-        )
-    rows, columns = (np.arange(0, size, stride) for size in confidence.shape)
-    sums = np.add.reduceat(np.add.reduceat(confidence, rows, axis=0), columns, axis=1)
-    counts = np.outer(np.diff(rows, append=confidence.shape[0]), np.diff(columns, append=confidence.shape[1]))
-    return np.rint(sums * (255 / counts)).clip(0, 255).astype(np.uint8)
-
-
 def _png(image: Image.Image, **options: int) -> bytes:
     """Run lengths (Z_RLE) fit masks: smaller than zlib's level 6 at the time of level 1."""
     buffer = io.BytesIO()

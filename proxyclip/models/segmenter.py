@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from proxyclip.config import DecodeConfig, Dtype, SegmenterConfig
-from proxyclip.image import load_image, resize_image
+from proxyclip.image import ResizedImage, load_image, read_image, resize_image, resized_hw
 from proxyclip.models.attention import method_named, proxy_attention, resize_values
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.clip_timm import as_clip
@@ -33,7 +33,7 @@ from proxyclip.vocabulary import Vocabulary, ignore_label
 if TYPE_CHECKING:
     from PIL import Image
 
-ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray"
+ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray | ResizedImage"
 
 
 class Segmenter:
@@ -107,10 +107,11 @@ class Segmenter:
         """Windows that go through the encoders together: `batch_windows`, or what of them memory allows."""
         return self._windows_at_once.size
 
-    def predict(self, image: ImageSource, vocabulary: Vocabulary) -> Segmentation:
+    def predict(self, image: str | Path | bytes | Image.Image | np.ndarray, vocabulary: Vocabulary) -> Segmentation:
         """Label one image: a path, encoded bytes, a PIL image or an RGB uint8 array (H, W, 3)."""
         pixels = load_image(image)
-        return self.decode(self.encode(pixels), vocabulary, image=pixels)
+        source = image if self.config.windows.fast_decode else pixels
+        return self.decode(self.encode(source), vocabulary, image=pixels)
 
     def encode(self, image: ImageSource) -> DenseFeatures:
         """The expensive half, once per image."""
@@ -127,11 +128,10 @@ class Segmenter:
     def _encode_images(self, images: Sequence[ImageSource], windows_at_once: int) -> list[DenseFeatures]:
         plans, windows, inputs = [], [], []
         for image in images:
-            pixels = load_image(image)
-            plan = plan_windows((pixels.shape[0], pixels.shape[1]), self.config.windows)
-            resized = resize_image(pixels, (plan.y.resized, plan.x.resized))
+            resized = self._resized(image)
+            plan = plan_windows(resized.original_hw, self.config.windows)
             plans.append(plan)
-            inputs.append(self._on_device(resized))
+            inputs.append(self._on_device(resized.pixels))
             windows.append(self._windows(inputs[-1], plan))
         features: list[list[Tensor]] = [[] for _ in images]
         for owners, batch in _batches(plans, windows, windows_at_once):
@@ -154,6 +154,18 @@ class Segmenter:
 
         Raises `models.memory.OutOfMemory` where the labels do not fit, however few at a time are decoded.
         """
+        labels = self.labels(features, vocabulary, config)
+        return Segmentation(
+            labels.winner.cpu().numpy().astype(np.uint8 if ignore_label(vocabulary.num_classes) == 255 else np.uint16),
+            labels.confidence.cpu().numpy(),
+            labels.margin.cpu().numpy(),
+            vocabulary,
+            image,
+        )
+
+    @torch.inference_mode()
+    def labels(self, features: DenseFeatures, vocabulary: Vocabulary, config: DecodeConfig | None = None) -> Decoded:
+        """What `decode` finds, left on the device: the winner is the mask, with its thresholds applied."""
         config = config or self.config.decode
         background = vocabulary.background
         for threshold in ("background_threshold", "area_threshold"):
@@ -180,16 +192,9 @@ class Segmenter:
         mask = decoded.winner
         if background is not None:
             mask = mask.masked_fill(decoded.confidence < config.background_threshold, background)
-        ignore = ignore_label(vocabulary.num_classes)
         if config.ignore_below > 0:
-            mask = mask.masked_fill(decoded.confidence < config.ignore_below, ignore)
-        return Segmentation(
-            mask.cpu().numpy().astype(np.uint8 if ignore == 255 else np.uint16),
-            decoded.confidence.cpu().numpy(),
-            decoded.margin.cpu().numpy(),
-            vocabulary,
-            image,
-        )
+            mask = mask.masked_fill(decoded.confidence < config.ignore_below, ignore_label(vocabulary.num_classes))
+        return dataclasses.replace(decoded, winner=mask)
 
     @torch.inference_mode()
     def logits(self, features: DenseFeatures, vocabulary: Vocabulary) -> Tensor:
@@ -214,6 +219,16 @@ class Segmenter:
     def with_embeddings(self, vocabulary: Vocabulary) -> Vocabulary:
         """The vocabulary with its text embeddings inside, so that no text tower is needed to use it."""
         return dataclasses.replace(vocabulary, embeddings=self.embed(vocabulary).numpy())
+
+    def _resized(self, image: ImageSource) -> ResizedImage:
+        if isinstance(image, ResizedImage):
+            return image
+        windows = self.config.windows
+        if windows.fast_decode and isinstance(image, str | Path | bytes):
+            return read_image(image if isinstance(image, bytes) else Path(image).read_bytes(), windows)
+        pixels = load_image(image)
+        original_hw = (pixels.shape[0], pixels.shape[1])
+        return ResizedImage(resize_image(pixels, resized_hw(original_hw, windows)), original_hw)
 
     def _on_device(self, resized: np.ndarray) -> Tensor:
         """(h, w, 3) uint8 array to a (3, h, w) tensor."""

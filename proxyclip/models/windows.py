@@ -9,20 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proxyclip.config import WindowConfig
-
-# A whole image is not padded, so it must hold at least one patch of any tower.
-MIN_WHOLE_SIDE = 32
-
-
-def resized_hw(image_hw: tuple[int, int], config: WindowConfig) -> tuple[int, int]:
-    """Size that brings the short side to `short_side`, or the long one to `long_side` where that is smaller.
-
-    mmcv's rule: each side is int(side * factor + 0.5); a side never falls below 1 pixel.
-    """
-    long, short = max(image_hw), min(image_hw)
-    factor = min(config.long_side / long, config.short_side / short)
-    height, width = (max(int(side * factor + 0.5), 1) for side in image_hw)
-    return height, width
+from proxyclip.image import resized_hw
 
 
 @dataclass(frozen=True)
@@ -78,7 +65,6 @@ def plan_windows(original_hw: tuple[int, int], config: WindowConfig) -> WindowPl
 
 def _plan_axis(original: int, side: int, config: WindowConfig) -> AxisPlan:
     if config.crop == 0:
-        side = max(side, MIN_WHOLE_SIDE)
         return AxisPlan(original, side, (0,), side, 0, 0)
     length = min(config.crop, side)
     steps = -(-(side - length) // config.stride) + 1

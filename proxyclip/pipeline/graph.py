@@ -7,7 +7,7 @@ from ray.data import ActorPoolStrategy
 
 from proxyclip.pipeline.source import ShardSource
 from proxyclip.pipeline.starts import Starts
-from proxyclip.pipeline.worker import LabelShards, WorkerConfig
+from proxyclip.pipeline.worker import SHARDS_AT_ONCE, LabelShards, WorkerConfig
 from proxyclip.pipeline.writer import WriteShards
 
 
@@ -23,7 +23,12 @@ def label_graph(
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
-                min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=2
+                min_size=1,
+                max_size=actors,
+                initial_size=actors,
+                max_tasks_in_flight_per_actor=SHARDS_AT_ONCE + 1,
+                max_concurrent_calls_per_actor=SHARDS_AT_ONCE,
+                enable_true_multi_threading=True,
             ),
             **resources,
         )

@@ -45,7 +45,10 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> Segmenter
                 f"--{name.replace('_', '-')} {getattr(decode, name)}: vocabulary {vocabulary.name!r} has no background "
                 "class; name one in its file, or leave the threshold out."
             )
-    return SegmenterConfig(model, replace(config.windows, **_given(options, "short_side", "crop", "stride")), decode)
+    windows = replace(
+        config.windows, fast_decode=options.fast_decode, **_given(options, "short_side", "crop", "stride")
+    )
+    return SegmenterConfig(model, windows, decode)
 
 
 def _given(options: LabelOptions, *names: str) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,20 +17,29 @@ import torch
 
 from proxyclip.config import SegmenterConfig
 from proxyclip.dataset.decoder import DecoderPool
-from proxyclip.dataset.masks import reduce_confidence
 from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.store import Storage
-from proxyclip.image import ImageError
+from proxyclip.image import ImageError, ResizedImage
 from proxyclip.models.memory import OutOfMemory
-from proxyclip.models.segmentation import Segmentation
+from proxyclip.models.reduce import class_sums, reduce_confidence
+from proxyclip.models.segmentation import DenseFeatures
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.windows import plan_windows
 from proxyclip.pipeline.prepare import read_vocabulary
-from proxyclip.pipeline.starts import Starts
+from proxyclip.pipeline.starts import Starts, Turns
 from proxyclip.vocabulary import Vocabulary, ignore_label
 
-# Images go to the segmenter until they make this many full batches of windows.
+# Images go to the networks together until they make this many full batches of windows.
 BATCHES_AT_ONCE = 4
+
+# Groups of images that wait for the networks or are in them, of one shard: one to work on, one to go on with.
+GROUPS_AHEAD = 2
+
+# Shards that one actor works on: the second is decoded and handed over while the first is in the networks.
+SHARDS_AT_ONCE = 2
+
+Group: TypeAlias = "list[tuple[str, ResizedImage]]"
+Labels: TypeAlias = "Future[list[dict[str, Any]] | None]"
 
 _IMAGE = pa.struct(
     [
@@ -71,22 +81,26 @@ class WorkerConfig:
 
 
 class LabelShards:
-    """Rows of `source.SHARD_SCHEMA` to rows of RESULT_SCHEMA.
+    """Rows of `source.SHARD_SCHEMA` to rows of RESULT_SCHEMA, from several threads.
 
-    Decodes in processes of its own ahead of the networks. What is wrong with an image costs that image; what is
-    wrong with anything else costs the shard, which stays pending.
+    Processes of its own decode ahead of the networks, which one thread feeds. What is wrong with an image costs that
+    image; what is wrong with anything else costs the shard, which stays pending.
     """
 
     def __init__(self, config: WorkerConfig, starts: Starts | None = None) -> None:
-        torch.set_num_threads(config.threads)
         self._config = config
         self._starts = starts
-        self._segmenter = Segmenter.from_config(
-            config.segmenter, device=config.device, batch_windows=config.batch_windows
-        )
+        self._turns = Turns(SHARDS_AT_ONCE)
+        # One thread, since each that computes would have CPU threads of its own.
+        self._device = ThreadPoolExecutor(1, "device", torch.set_num_threads, (config.threads,))
+        self._segmenter = self._device.submit(self._load).result()
         self._ahead = max(config.threads, 2)
-        self._decoders = DecoderPool(self._ahead, config.image_timeout_s)
+        self._decoders = DecoderPool(self._ahead, config.segmenter.windows, config.image_timeout_s)
         self._pool = ThreadPoolExecutor(self._ahead, "decode")  # each waits for a decoder
+
+    def _load(self) -> Segmenter:
+        config = self._config
+        return Segmenter.from_config(config.segmenter, device=config.device, batch_windows=config.batch_windows)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -101,9 +115,8 @@ class LabelShards:
             error = row["error"]
             try:
                 if error is None:
-                    if self._starts is not None:
-                        self._starts.check(row["shard"])
-                    images, failures = self._label(row["uris"], row["data"], row["fetch_errors"])
+                    with self._turn(row["shard"]):
+                        images, failures = self._label(row["uris"], row["data"], row["fetch_errors"])
             except Exception as problem:  # the run goes on; the driver lists it
                 error = "".join(traceback.format_exception_only(problem)).strip()
             retries = row["retries"] + take_retries()
@@ -112,30 +125,49 @@ class LabelShards:
             )
         return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
 
+    @contextlib.contextmanager
+    def _turn(self, shard: int) -> Iterator[None]:
+        """Note that a shard is started. One that was before, under a worker that died, has the worker for itself."""
+        if self._starts is None:
+            yield
+            return
+        with self._turns.take(alone=self._starts.count(shard) > 0):
+            self._starts.add(shard)
+            yield
+
     def _label(
         self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]
     ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
         labelled: list[dict[str, Any]] = []
         failures: list[dict[str, str]] = []
         too_large: list[dict[str, str]] = []
-        group: list[tuple[str, np.ndarray]] = []
+        ahead: deque[tuple[Group, Labels]] = deque()
+
+        def collect(at_most: int) -> None:
+            while len(ahead) > at_most:
+                self._collect(*ahead.popleft(), labelled, too_large)
+
+        group: Group = []
         for uri, image, failure in self._decoded(uris, data, fetch_errors):
-            if failure is not None:
+            if image is None:
                 failures.append({"uri": uri, **failure})
                 continue
             group.append((uri, image))
             if self._is_full(group):
-                self._segment(group, labelled, too_large)
+                ahead.append((group, self._device.submit(self._labels, group)))
                 group = []
-        self._segment(group, labelled, too_large)
+                collect(GROUPS_AHEAD - 1)
+        if group:
+            ahead.append((group, self._device.submit(self._labels, group)))
+        collect(0)
         if len(too_large) > 1 and not labelled:  # not their fault, and must not be recorded as theirs
             raise OutOfMemory(f"none of the {len(too_large)} images of the shard fitted; {too_large[0]['reason']}")
         return labelled, failures + too_large
 
     def _decoded(
         self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]
-    ) -> Iterator[tuple[str, np.ndarray, dict[str, str] | None]]:
-        """Images in order, a few of them decoded ahead."""
+    ) -> Iterator[tuple[str, ResizedImage | None, dict[str, str]]]:
+        """Images in order, a few of them decoded ahead; None with a failure for what is none."""
         ahead: deque[tuple[str, Future[Any]]] = deque()
         for uri, encoded, fetch_error in zip(uris, data, fetch_errors, strict=True):
             ahead.append((uri, self._pool.submit(self._decode, encoded, fetch_error)))
@@ -145,64 +177,63 @@ class LabelShards:
         for uri, future in ahead:
             yield uri, *future.result()
 
-    def _is_full(self, group: Sequence[tuple[str, np.ndarray]]) -> bool:
+    def _is_full(self, group: Group) -> bool:
         windows = self._config.segmenter.windows
-        count = sum(plan_windows((image.shape[0], image.shape[1]), windows).num_windows for _, image in group)
+        count = sum(plan_windows(image.original_hw, windows).num_windows for _, image in group)
         return count >= BATCHES_AT_ONCE * self._segmenter.windows_at_once
 
-    def _decode(self, data: bytes | None, fetch_error: str | None) -> tuple[np.ndarray | None, dict[str, str] | None]:
+    def _decode(self, data: bytes | None, fetch_error: str | None) -> tuple[ResizedImage | None, dict[str, str]]:
         if data is None:
             return None, {"stage": "fetch", "status": "fetch_failed", "reason": fetch_error or "no data"}
         try:
-            return self._decoders.decode(data), None
+            return self._decoders.read(data), {}
         except ImageError as error:
             return None, {"stage": "decode", "status": error.status, "reason": error.reason}
 
-    def _segment(
-        self,
-        group: Sequence[tuple[str, np.ndarray]],
-        labelled: list[dict[str, Any]],
-        too_large: list[dict[str, str]],
+    def _collect(
+        self, group: Group, labels: Labels, labelled: list[dict[str, Any]], too_large: list[dict[str, str]]
     ) -> None:
-        """Label a group together. Where memory does not suffice, each of its images alone, which is the same."""
-        try:
-            labelled += self._labels(group)
-            return
-        except (OutOfMemory, MemoryError):
-            pass  # goes on below, when the error has let go of the tensors it saw
-        if len(group) > 1:
+        """The labels of a group. Where memory does not suffice, of each of its images alone, which is the same."""
+        found = labels.result()
+        if found is not None:
+            labelled += found
+        elif len(group) > 1:
             for one in group:
-                self._segment([one], labelled, too_large)
+                self._collect([one], self._device.submit(self._labels, [one]), labelled, too_large)
         else:
             ((uri, image),) = group
-            reason = f"{image.shape[1]} x {image.shape[0]} pixels need more memory than there is"
+            height, width = image.original_hw
+            reason = f"{width} x {height} pixels need more memory than there is"
             too_large.append({"uri": uri, "stage": "segment", "status": "out_of_memory", "reason": reason})
 
-    def _labels(self, group: Sequence[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
-        features = self._segmenter.encode_batch([image for _, image in group])
-        return [
-            {"uri": uri, **_summary(self._segmenter.decode(dense, self._vocabulary), self._config.confidence_stride)}
-            for (uri, _), dense in zip(group, features, strict=True)
-        ]
+    def _labels(self, group: Group) -> list[dict[str, Any]] | None:
+        """What is stored of each image, or None where memory does not suffice."""
+        try:
+            features = self._segmenter.encode_batch([image for _, image in group])
+            return [{"uri": uri, **self._stored(dense)} for (uri, _), dense in zip(group, features, strict=True)]
+        except (OutOfMemory, MemoryError):
+            return None
 
-
-def _summary(result: Segmentation, confidence_stride: int) -> dict[str, Any]:
-    """What is stored of a segmentation; confidences are means over pixels that have a label."""
-    num_classes = result.vocabulary.num_classes
-    flat, confidence = result.mask.ravel(), result.confidence.ravel()
-    size = ignore_label(num_classes) + 1
-    pixels = np.bincount(flat, minlength=size)
-    sums = np.bincount(flat, weights=confidence, minlength=size)
-    classes = np.flatnonzero(pixels[:num_classes])
-    labelled = int(pixels[classes].sum())
-    return {
-        "height": result.mask.shape[0],
-        "width": result.mask.shape[1],
-        "mask": result.mask.tobytes(),
-        "confidence": reduce_confidence(result.confidence, confidence_stride).tobytes(),
-        "classes": classes.tolist(),
-        "pixels": pixels[classes].tolist(),
-        "class_confidence": (sums[classes] / pixels[classes]).tolist(),
-        "mean_confidence": float(sums[classes].sum() / labelled) if labelled else 0.0,
-        "ignored": int(flat.size - labelled),
-    }
+    @torch.inference_mode()
+    def _stored(self, features: DenseFeatures) -> dict[str, Any]:
+        """What is stored of an image's labels; confidences are means over pixels that have a label."""
+        num_classes = self._vocabulary.num_classes
+        ignore = ignore_label(num_classes)
+        labels = self._segmenter.labels(features, self._vocabulary)
+        winner = labels.winner.clamp(max=num_classes)
+        pixels, sums = (part.cpu().numpy() for part in class_sums(winner, labels.confidence, num_classes + 1))
+        confidence = reduce_confidence(labels.confidence, self._config.confidence_stride)
+        mask = labels.winner.to(torch.uint8) if ignore == 255 else labels.winner
+        classes = np.flatnonzero(pixels[:num_classes])
+        labelled = int(pixels[classes].sum())
+        return {
+            "height": mask.shape[0],
+            "width": mask.shape[1],
+            "mask": mask.cpu().numpy().astype(np.uint8 if ignore == 255 else np.uint16).tobytes(),
+            "confidence": confidence.cpu().numpy().tobytes(),
+            "classes": classes.tolist(),
+            "pixels": pixels[classes].tolist(),
+            "class_confidence": (sums[classes] / pixels[classes]).tolist(),
+            "mean_confidence": float(sums[classes].sum() / labelled) if labelled else 0.0,
+            "ignored": int(pixels.sum() - labelled),
+        }
