@@ -35,7 +35,7 @@ SITECUSTOMIZE = f"""
                 encode = module.Segmenter.encode_batch
 
                 def encode_batch(self, images):
-                    if any(image.shape[1] == {POISON_PX} for image in images):
+                    if any(image.original_hw[1] == {POISON_PX} for image in images):
                         os.kill(os.getpid(), signal.SIGKILL)
                     return encode(self, images)
 
