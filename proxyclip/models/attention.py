@@ -14,21 +14,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def proxy_attention(features: Tensor, *, beta: float, gamma: float) -> Tensor:
+def proxy_attention(features: Tensor, *, beta: float, gamma: float, dtype: torch.dtype = torch.float32) -> Tensor:
     """Attention weights from the similarity of a proxy's patch features (ProxyCLIP, eq. 3-5).
 
-    features: (B, N, C), any scale. Returns (B, N, N) float32, rows summing to 1: the softmax of
+    features: (B, N, C), any scale. Returns (B, N, N) in `dtype`, rows summing to 1: the softmax of
     gamma * (S - beta * mean(S)) with entries below 0 masked out, S the cosine similarities.
 
     mean(S) is taken per window, as the squared norm of the mean unit feature, so a result does not
     depend on its batch. A patch always attends to itself, so flat windows stay finite.
+    dtype: in which similarities are multiplied out; normalisation, mean and softmax are float32.
     """
     unit = F.normalize(features.float(), dim=-1)  # (B, N, C)
     mean_similarity = unit.double().mean(dim=1).square().sum(dim=-1).float()  # (B,)
-    logits = gamma * (unit @ unit.transpose(1, 2) - beta * mean_similarity[:, None, None])  # (B, N, N)
+    unit = unit.to(dtype)
+    similarity = (unit @ unit.transpose(1, 2)).float()  # (B, N, N)
+    logits = gamma * (similarity - beta * mean_similarity[:, None, None])
     masked = logits < 0
     masked.diagonal(dim1=1, dim2=2).fill_(False)
-    return logits.masked_fill_(masked, -math.inf).softmax(dim=-1)
+    return logits.masked_fill_(masked, -math.inf).softmax(dim=-1).to(dtype)
+
+
+def mix_by_proxy(weights: Tensor, values: Tensor) -> Tensor:
+    """Values (B, N, D) mixed by `proxy_attention` (B, N, N), in its dtype: (B, N, D) float32."""
+    return (weights @ values.to(weights.dtype)).float()
 
 
 def resize_values(values: Tensor, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> Tensor:

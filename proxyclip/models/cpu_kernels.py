@@ -59,11 +59,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # Products of views of one another's rows would copy them for every head.
     q, k, v_ = (part.reshape(heads, *part.shape[2:]).contiguous() for part in (q * q.shape[-1] ** -0.5, k, v))
     mixed = torch.empty_like(q)
-    step = max(WEIGHTS_AT_ONCE // (q.shape[1] * k.shape[1]), 1)
+    step = min(max(WEIGHTS_AT_ONCE // (q.shape[1] * k.shape[1]), 1), heads)
+    weights = q.new_empty(step, q.shape[1], k.shape[1])  # one for all, since each new one would be given back
     for first in range(0, heads, step):
         some = slice(first, first + step)
-        weights = torch.bmm(q[some], k[some].transpose(1, 2)).softmax(dim=-1)
-        torch.bmm(weights, v_[some], out=mixed[some])
+        kept = weights[: len(q[some])]
+        torch.bmm(q[some], k[some].transpose(1, 2), out=kept)
+        torch.softmax(kept, dim=-1, out=kept)
+        torch.bmm(kept, v_[some], out=mixed[some])
     return mixed.view_as(v)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from proxyclip.config import DecodeConfig, Dtype, SegmenterConfig
 from proxyclip.image import ResizedImage, load_image, read_image, resize_image, resized_hw
-from proxyclip.models.attention import method_named, proxy_attention, resize_values
+from proxyclip.models.attention import method_named, mix_by_proxy, proxy_attention, resize_values
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.clip_timm import as_clip
 from proxyclip.models.cpu_kernels import CpuKernels
@@ -259,9 +259,10 @@ class Segmenter:
             dense = self.clip.attend(tokens, grid_hw, self.method)
         else:
             features, proxy_hw = self.proxy(_normalise(windows, self.proxy.mean, self.proxy.std))
-            weights = proxy_attention(features, beta=self.config.model.beta, gamma=self.config.model.gamma)
+            model = self.config.model
+            weights = proxy_attention(features, beta=model.beta, gamma=model.gamma, dtype=getattr(torch, model.dtype))
             values = resize_values(self.clip.values(tokens, grid_hw), grid_hw, proxy_hw)
-            dense, grid_hw = self.clip.project(weights @ values), proxy_hw
+            dense, grid_hw = self.clip.project(mix_by_proxy(weights, values)), proxy_hw
         return dense.unflatten(1, grid_hw)
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proxyclip.config import DecodeConfig, Dtype, ModelConfig, SegmenterConfig
-from proxyclip.models.attention import proxy_attention, resize_values
+from proxyclip.models.attention import mix_by_proxy, proxy_attention, resize_values
 from proxyclip.models.cost import gflop_per_image
 from proxyclip.models.cpu_kernels import CpuKernels
 from proxyclip.models.decode import decode_features
@@ -171,8 +171,8 @@ def _stages(engine: Segmenter, device: torch.device) -> str:
         raise AssertionError("the benchmark runs ProxyCLIP")
 
     def mix(features: Tensor, values: Tensor, grid_hw: tuple[int, int], proxy_hw: tuple[int, int]) -> Tensor:
-        weights = proxy_attention(features, beta=model.beta, gamma=model.gamma)
-        return engine.clip.project(weights @ resize_values(values, grid_hw, proxy_hw))
+        weights = proxy_attention(features, beta=model.beta, gamma=model.gamma, dtype=getattr(torch, model.dtype))
+        return engine.clip.project(mix_by_proxy(weights, resize_values(values, grid_hw, proxy_hw)))
 
     with torch.inference_mode(), CpuKernels() if device.type == "cpu" else contextlib.nullcontext():
         tokens, grid_hw = engine.clip.trunk(windows)
