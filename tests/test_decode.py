@@ -10,7 +10,7 @@ from tiny import LargestTensor
 
 from proxyclip.config import WindowConfig
 from proxyclip.models import decode
-from proxyclip.models.decode import decode_features, dense_logits
+from proxyclip.models.decode import Queries, decode_features, dense_logits
 from proxyclip.models.windows import plan_windows
 
 WINDOWS = WindowConfig(short_side=56, long_side=300, crop=40, stride=20, pad_multiple=8)
@@ -25,6 +25,10 @@ def random_case(image_hw, counts, seed=0, config=WINDOWS):
     features = F.normalize(torch.randn(shape, generator=generator), dim=-1)
     embeddings = F.normalize(torch.randn(sum(counts), WIDTH, generator=generator), dim=-1)
     return features, plan, embeddings, torch.tensor(np.repeat(np.arange(len(counts)), counts))
+
+
+def decoded_from(features, plan, embeddings, query_class, **options):
+    return decode_features(features, plan, Queries.of(embeddings, query_class), **options)
 
 
 def decode_plainly(features, plan, embeddings, query_class, logit_scale):
@@ -51,7 +55,7 @@ def test_decoding_equals_the_plain_way(name, at_once, monkeypatch):
     if at_once is not None:
         monkeypatch.setitem(decode.LOGITS_AT_ONCE, "cpu", at_once)
     case = random_case((43, 61) if at_once is None or at_once > 1 else (7, 9), CLASSES[name])
-    decoded = decode_features(*case, logit_scale=40.0)
+    decoded = decoded_from(*case, logit_scale=40.0)
     winner, confidence, margin = decode_plainly(*case, logit_scale=40.0)
     clear = (margin > 1e-5) | torch.tensor(len(CLASSES[name]) == 1)
     assert clear.float().mean() > 0.99
@@ -63,7 +67,7 @@ def test_decoding_equals_the_plain_way(name, at_once, monkeypatch):
 
 
 def test_extreme_scales_stay_finite():
-    decoded = decode_features(*random_case((20, 30), [1] * 5), logit_scale=10_000.0)
+    decoded = decoded_from(*random_case((20, 30), [1] * 5), logit_scale=10_000.0)
     assert torch.isfinite(decoded.confidence).all()
     assert torch.isfinite(decoded.margin).all()
     assert decoded.confidence.max() > 0.999
@@ -76,7 +80,7 @@ def test_ties_go_to_the_first_class(counts, at_once, monkeypatch):
     monkeypatch.setitem(decode.LOGITS_AT_ONCE, "cpu", at_once)
     features, plan, embeddings, query_class = random_case((50, 60) if at_once > 1 else (9, 12), counts)
     embeddings[query_class == 5] = embeddings[query_class == 1]
-    winner = decode_features(features, plan, embeddings, query_class, logit_scale=40.0).winner
+    winner = decoded_from(features, plan, embeddings, query_class, logit_scale=40.0).winner
     assert (winner == 1).any()
     assert not (winner == 5).any()
 
@@ -84,7 +88,7 @@ def test_ties_go_to_the_first_class(counts, at_once, monkeypatch):
 def test_tied_classes_have_no_margin():
     features, plan, embeddings, query_class = random_case((50, 60), [1] * 4)
     embeddings[3] = embeddings[0]
-    decoded = decode_features(features, plan, embeddings, query_class, logit_scale=40.0)
+    decoded = decoded_from(features, plan, embeddings, query_class, logit_scale=40.0)
     tied = decoded.winner == 0
     assert tied.any()
     assert decoded.margin[tied].max() < 1e-5
@@ -93,9 +97,9 @@ def test_tied_classes_have_no_margin():
 
 def test_synonyms_split_the_mass_of_their_class():
     features, plan, embeddings, _ = random_case((50, 60), [1, 1])
-    once = decode_features(features, plan, embeddings, torch.tensor([0, 1]), logit_scale=40.0)
+    once = decoded_from(features, plan, embeddings, torch.tensor([0, 1]), logit_scale=40.0)
     doubled = embeddings[[0, 0, 1]]  # class 0 has the same query twice
-    twice = decode_features(features, plan, doubled, torch.tensor([0, 0, 1]), logit_scale=40.0)
+    twice = decoded_from(features, plan, doubled, torch.tensor([0, 0, 1]), logit_scale=40.0)
     first = once.winner == 0
     assert torch.equal(once.winner, twice.winner)
     expected = once.confidence[first] / (1 + once.confidence[first])  # p / (p + p + q), p + q = 1
@@ -110,7 +114,7 @@ def test_queries_times_pixels_are_never_held(image_hw, monkeypatch):
     bound = max(50_000, image_hw[0] * image_hw[1], inputs)
     assert bound < 1200 * image_hw[0] * image_hw[1] / 2
     with LargestTensor() as largest:
-        decode_features(*case, logit_scale=40.0)
+        decoded_from(*case, logit_scale=40.0)
     assert 0 < largest.numel <= bound
 
 
@@ -133,8 +137,8 @@ def test_small_classes_lose_their_pixels(area_threshold, background, at_once, mo
         monkeypatch.setitem(decode.LOGITS_AT_ONCE, "cpu", at_once)
     case = random_case((43, 61), CLASSES["synonyms"])
     plain, confidence = decode_by_area_plainly(case, area_threshold, background)
-    decoded = decode_features(*case, logit_scale=40.0, area_threshold=area_threshold, background=background)
-    before = decode_features(*case, logit_scale=40.0)
+    decoded = decoded_from(*case, logit_scale=40.0, area_threshold=area_threshold, background=background)
+    before = decoded_from(*case, logit_scale=40.0)
     assert (decoded.winner != before.winner).any()
     assert (decoded.winner == plain).float().mean() > 0.999
     torch.testing.assert_close(decoded.confidence, confidence, rtol=0, atol=1e-5)
@@ -148,7 +152,7 @@ def test_a_class_that_may_not_win_cannot_overflow_the_softmax():
     features = F.normalize(torch.ones_like(features), dim=-1)
     mean = F.normalize(torch.ones(WIDTH), dim=0)
     case = (features, plan, torch.stack([-mean, mean]), torch.tensor([0, 1]))
-    decoded = decode_features(*case, logit_scale=65.0, area_threshold=1.0, background=0)
+    decoded = decoded_from(*case, logit_scale=65.0, area_threshold=1.0, background=0)
     assert (decoded.winner == 0).all()
     assert torch.isfinite(decoded.confidence).all()
     assert torch.isfinite(decoded.margin).all()

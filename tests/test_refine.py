@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from tiny import LargestTensor
 
 from proxyclip.config import WindowConfig
-from proxyclip.models.decode import decode_features, dense_logits
+from proxyclip.models.decode import Queries, decode_features, dense_logits
 from proxyclip.models.refine import pamr, pamr_affinity
 from proxyclip.models.windows import plan_windows
 
@@ -66,7 +66,7 @@ def test_memory_does_not_grow_with_the_queries(num_queries):
     features = F.normalize(randn(len(plan.y.starts), len(plan.x.starts), 7, 7, 16), dim=-1)
     embeddings = F.normalize(randn(num_queries, 16, seed=1), dim=-1)
     affinity = pamr_affinity(randn(3, 120, 160, seed=2), (8, 16))
-    case = (features, plan, embeddings, torch.arange(num_queries))
+    case = (features, plan, Queries.of(embeddings, torch.arange(num_queries)))
     at_once = 120 * 160 * 2
     with LargestTensor() as largest:
         decoded = decode_features(

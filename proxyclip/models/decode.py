@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from proxyclip.models.windows import WindowPlan, stitch_matrix
+from proxyclip.models.windows import AxisPlan, WindowPlan, stitch_matrix
 
 # Logits held at once. On a CPU they stay in its cache (8 MB of float32); a GPU wants long kernels (512 MB).
 LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**27}
@@ -28,11 +29,32 @@ class Decoded:
     margin: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """The queries of a vocabulary on a device, with all that is found out about them once.
+
+    embeddings: (Q, E) unit rows. distinct, inverse: those that differ, (D, E), and which of them each query is.
+    """
+
+    embeddings: Tensor
+    distinct: Tensor
+    inverse: Tensor | None  # None where all differ
+    classes: _Classes
+
+    @classmethod
+    def of(cls, embeddings: Tensor, query_class: Tensor) -> Queries:
+        """embeddings: (Q, E) unit rows. query_class: (Q,) class of each query, ascending from 0."""
+        distinct, inverse = embeddings.unique(dim=0, return_inverse=True)
+        # Equal queries in different columns of a product may round differently, and a tie would be none.
+        if len(distinct) == len(embeddings):
+            return cls(embeddings, embeddings, None, _Classes(query_class))
+        return cls(embeddings, distinct, inverse, _Classes(query_class))
+
+
 def decode_features(
     features: Tensor,
     plan: WindowPlan,
-    text_embeddings: Tensor,
-    query_class: Tensor,
+    queries: Queries,
     *,
     logit_scale: float,
     refine: Callable[[Tensor], Tensor] | None = None,
@@ -43,7 +65,6 @@ def decode_features(
     """Softmax over all queries, the maximum over the queries of a class, the argmax over classes.
 
     features: (rows, columns, grid_h, grid_w, E) unit features of the window grid.
-    text_embeddings: (Q, E) unit rows. query_class: (Q,) class of each query, ascending from 0.
     refine: applied to the cosines (queries, H, W) of some queries at a time, before softmax; it must treat each
     query by itself. Labels are taken after upsampling. Ties go to the class that comes first.
     area_threshold: a class other than `background` whose share of all pixels that are not background is at most this
@@ -53,20 +74,17 @@ def decode_features(
     device = features.device.type
     at_once = logits_at_once or LOGITS_AT_ONCE.get(device, LOGITS_AT_ONCE["cuda"])
     stitch = _Stitch.of(features, plan)
-    classes = _Classes(query_class)
 
     def decode(allowed: Tensor | None) -> Decoded:
         if refine is None:
-            return _decode_tiles(stitch, text_embeddings * logit_scale, classes, allowed, at_once)
+            return _decode_tiles(stitch, queries, logit_scale, allowed, at_once)
         maps_at_once = at_once * 8 if device == "cpu" else at_once  # maps of whole images are past any cache
-        return _decode_maps(
-            stitch, text_embeddings, classes, allowed, maps_at_once, lambda maps: logit_scale * refine(maps)
-        )
+        return _decode_maps(stitch, queries, allowed, maps_at_once, lambda maps: logit_scale * refine(maps))
 
     decoded = decode(allowed=None)
     if area_threshold == 0 or background is None:
         return decoded
-    return decode(allowed=_large_enough(decoded.winner, classes.count, background, area_threshold))
+    return decode(allowed=_large_enough(decoded.winner, queries.classes.count, background, area_threshold))
 
 
 def dense_logits(features: Tensor, plan: WindowPlan, text_embeddings: Tensor) -> Tensor:
@@ -74,76 +92,89 @@ def dense_logits(features: Tensor, plan: WindowPlan, text_embeddings: Tensor) ->
     return _Stitch.of(features, plan).maps(text_embeddings)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Axis:
+    """The matrix (pixels, columns) of an axis of the stitch, on the device, and which of it is not zero, on the CPU.
+
+    A GPU is never asked what the next step has to know.
+    """
+
+    matrix: Tensor
+    nonzero: Tensor
+
+    def used(self, pixels: slice) -> Tensor:
+        """The columns that some pixels see, on the CPU."""
+        return self.nonzero[pixels].any(dim=0).nonzero().flatten()
+
+
+@lru_cache(maxsize=32)  # images of a corpus share a few sizes
+def _axis(plan: AxisPlan, grid: int, whole: bool, device: torch.device) -> _Axis:
+    with torch.inference_mode(False):
+        matrix = stitch_matrix(plan, grid, whole)
+        return _Axis(matrix.to(device), matrix != 0)
+
+
+@dataclass(frozen=True, eq=False)
 class _Stitch:
     """The windows' grids laid side by side, and the matrices that take them to pixels.
 
-    grid: (rows * grid_h, columns * grid_w, E). to_y: (H, rows * grid_h). to_x: (W, columns * grid_w).
+    grid: (rows * grid_h, columns * grid_w, E). y: (H, rows * grid_h). x: (W, columns * grid_w).
     """
 
     grid: Tensor
-    to_y: Tensor
-    to_x: Tensor
+    y: _Axis
+    x: _Axis
 
     @classmethod
     def of(cls, features: Tensor, plan: WindowPlan) -> _Stitch:
         rows, columns, grid_h, grid_w, width = features.shape
         return cls(
             features.permute(0, 2, 1, 3, 4).reshape(rows * grid_h, columns * grid_w, width),
-            stitch_matrix(plan.y, grid_h, plan.whole).to(features.device),
-            stitch_matrix(plan.x, grid_w, plan.whole).to(features.device),
+            _axis(plan.y, grid_h, plan.whole, features.device),
+            _axis(plan.x, grid_w, plan.whole, features.device),
         )
 
     @property
     def image_hw(self) -> tuple[int, int]:
-        return self.to_y.shape[0], self.to_x.shape[0]
+        return self.y.matrix.shape[0], self.x.matrix.shape[0]
 
     def maps(self, text_embeddings: Tensor) -> Tensor:
         """Cosines of all pixels, query by query: (Q, H, W)."""
-        return self.to_y @ ((self.grid @ text_embeddings.T).permute(2, 0, 1) @ self.to_x.T)
+        return self.y.matrix @ ((self.grid @ text_embeddings.T).permute(2, 0, 1) @ self.x.matrix.T)
 
-    def tiles(self, text_embeddings: Tensor, at_once: int) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Products with all pixels, tile by tile: rows, columns and (h, w, Q), at most `at_once` values or one pixel.
+    def tiles(self, queries: Queries, scale: float, at_once: int) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Scaled cosines of all pixels, tile by tile: rows, columns and (h, w, Q), at most `at_once` or one pixel's.
 
         A row of pixels sees few rows of the grid. These are projected to queries and brought to the width of the
         tile once, and kept while the tiles below need them.
         """
         height, width = self.image_hw
-        num_queries = len(text_embeddings)
-        # Equal queries in different columns of a product may round differently, and a tie would be none.
-        distinct, inverse = text_embeddings.unique(dim=0, return_inverse=True)
-        queries = (distinct if len(distinct) < num_queries else text_embeddings).T.contiguous()  # (E, Q)
-        h, w = self._tile_hw(at_once // num_queries)
+        embeddings = (scale * queries.distinct).T.contiguous()  # (E, Q)
+        h, w = self._tile_hw(at_once // len(queries.embeddings))
         for left in range(0, width, w):
             columns = slice(left, left + w)
-            used_x = _used(self.to_x[columns])
-            to_x = self.to_x[columns][:, used_x]
-            kept: dict[int, Tensor] = {}
+            used_x = self.x.used(columns)
+            to_x = self.x.matrix[columns, used_x]
+            seen, wide = torch.empty(0, dtype=torch.int64), self.grid.new_empty(0, len(to_x), embeddings.shape[1])
             for top in range(0, height, h):
                 rows = slice(top, top + h)
-                used_y = _used(self.to_y[rows])
-                kept = {
-                    row: kept[row] if row in kept else to_x @ (self.grid[row, used_x] @ queries)
-                    for row in used_y.tolist()
-                }
-                wide = torch.stack(list(kept.values()))  # (n, w, Q)
-                tile = (self.to_y[rows][:, used_y] @ wide.flatten(1)).unflatten(1, wide.shape[1:])
-                yield rows, columns, tile[..., inverse] if len(distinct) < num_queries else tile
+                used_y = self.y.used(rows)
+                kept, new = torch.isin(seen, used_y), used_y[~torch.isin(used_y, seen)]
+                if len(new):
+                    more = to_x @ (self.grid[new][:, used_x] @ embeddings)  # (new, w, Q)
+                    seen, wide = torch.cat([seen[kept], new]), torch.cat([wide[kept], more])
+                tile = (self.y.matrix[rows, seen] @ wide.flatten(1)).unflatten(1, wide.shape[1:])
+                yield rows, columns, tile if queries.inverse is None else tile[..., queries.inverse]
 
     def _tile_hw(self, pixels: int) -> tuple[int, int]:
         """Height and width of a tile that has at most `pixels` pixels, and sees no more rows of the grid than that."""
         height, width = self.image_hw
-        seen_by_one = int((self.to_y != 0).sum(dim=1).max())
+        seen_by_one = int(self.y.nonzero.sum(dim=1).max())
         w = max(min(width, pixels // seen_by_one), 1)
         h = max(min(height, pixels // w), 1)
-        while h > 1 and max(len(_used(rows)) for rows in self.to_y.split(h)) * w > pixels:
+        while h > 1 and max(len(self.y.used(slice(top, top + h))) for top in range(0, height, h)) * w > pixels:
             h = (h + 1) // 2
         return h, w
-
-
-def _used(matrix: Tensor) -> Tensor:
-    """The columns that hold anything."""
-    return matrix.any(dim=0).nonzero().flatten()
 
 
 class _Classes:
@@ -189,11 +220,13 @@ class _Classes:
         yield slice(start, stop), slice(first, self.count)
 
 
-def _decode_tiles(stitch: _Stitch, scaled: Tensor, classes: _Classes, allowed: Tensor | None, at_once: int) -> Decoded:
+def _decode_tiles(
+    stitch: _Stitch, queries: Queries, logit_scale: float, allowed: Tensor | None, at_once: int
+) -> Decoded:
     """Tile by tile, all queries of a pixel side by side."""
     decoded = _empty(stitch)
-    for rows, columns, logits in stitch.tiles(scaled, at_once):
-        by_class = classes.maximum(logits)
+    for rows, columns, logits in stitch.tiles(queries, logit_scale, at_once):
+        by_class = queries.classes.maximum(logits)
         peak = by_class.amax(dim=-1, keepdim=True)
         if allowed is not None:
             by_class = by_class.masked_fill(~allowed, -torch.inf)
@@ -209,8 +242,7 @@ def _decode_tiles(stitch: _Stitch, scaled: Tensor, classes: _Classes, allowed: T
 
 def _decode_maps(
     stitch: _Stitch,
-    text_embeddings: Tensor,
-    classes: _Classes,
+    queries: Queries,
     allowed: Tensor | None,
     at_once: int,
     logits_of: Callable[[Tensor], Tensor],
@@ -223,9 +255,9 @@ def _decode_maps(
     second, peak = best.clone(), best.clone()  # peak: of all classes
     total = torch.zeros(height, width, device=device)  # sum over queries of exp(logit - peak)
     winner = torch.zeros(height, width, dtype=torch.int32, device=device)
-    for queries, members in classes.chunks(at_once // pixels):
-        logits = logits_of(stitch.maps(text_embeddings[queries]))
-        by_class = _map_maximum(logits, classes.counts[members])
+    for some, members in queries.classes.chunks(at_once // pixels):
+        logits = logits_of(stitch.maps(queries.embeddings[some]))
+        by_class = _map_maximum(logits, queries.classes.counts[members])
         top, index = by_class.max(dim=0, keepdim=True)
         new_peak = torch.maximum(peak, top[0])
         total = total * (peak - new_peak).exp_() + (logits - new_peak).exp_().sum(dim=0)

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from proxyclip.models.attention import method_named, mix_by_proxy, proxy_attenti
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.clip_timm import as_clip
 from proxyclip.models.cpu_kernels import CpuKernels
-from proxyclip.models.decode import LOGITS_AT_ONCE, Decoded, decode_features, dense_logits
+from proxyclip.models.decode import LOGITS_AT_ONCE, Decoded, Queries, decode_features, dense_logits
 from proxyclip.models.memory import Portion
 from proxyclip.models.refine import pamr, pamr_affinity
 from proxyclip.models.segmentation import DenseFeatures, Segmentation
@@ -67,6 +68,7 @@ class Segmenter:
         self.clip.set_trunk_dtype(getattr(torch, model.dtype))
         self._kernels = CpuKernels() if self.device.type == "cpu" else contextlib.nullcontext()
         self._embeddings: dict[tuple[str, ...], Tensor] = {}
+        self._queries: WeakKeyDictionary[Vocabulary, Queries] = WeakKeyDictionary()
         self.proxy: Proxy | None = None
         if self.method.attention is None:
             if proxy is None:
@@ -179,8 +181,7 @@ class Segmenter:
             return decode_features(
                 features.features,
                 features.plan,
-                self.embed(vocabulary).to(self.device),
-                torch.tensor(vocabulary.query_class).to(self.device),
+                self._on_device_once(vocabulary),
                 logit_scale=config.logit_scale,
                 refine=self._refinement(features, config),
                 area_threshold=config.area_threshold,
@@ -215,6 +216,13 @@ class Segmenter:
                 f"CLIP has {self.clip.embed_dim}. Embeddings belong to the CLIP that made them."
             )
         return torch.tensor(vocabulary.embeddings)
+
+    def _on_device_once(self, vocabulary: Vocabulary) -> Queries:
+        """What decoding needs of a vocabulary, kept for as long as it is in use."""
+        if vocabulary not in self._queries:
+            embeddings, query_class = self.embed(vocabulary), torch.tensor(vocabulary.query_class)
+            self._queries[vocabulary] = Queries.of(embeddings.to(self.device), query_class.to(self.device))
+        return self._queries[vocabulary]
 
     def with_embeddings(self, vocabulary: Vocabulary) -> Vocabulary:
         """The vocabulary with its text embeddings inside, so that no text tower is needed to use it."""

@@ -20,7 +20,7 @@ from proxyclip.config import DecodeConfig, Dtype, ModelConfig, SegmenterConfig
 from proxyclip.models.attention import mix_by_proxy, proxy_attention, resize_values
 from proxyclip.models.cost import gflop_per_image
 from proxyclip.models.cpu_kernels import CpuKernels
-from proxyclip.models.decode import decode_features
+from proxyclip.models.decode import Queries, decode_features
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.windows import plan_windows
 from proxyclip.speed.plain import PlainFeatures, PlainSegmenter, decode_plainly
@@ -113,8 +113,8 @@ class DecodingCase:
         self.plan = plan
         self.windows = grids  # (windows, 42, 42, 512)
         self._plain = PlainFeatures(list(grids), plan)
-        self._embeddings = torch.tensor(self.vocabulary.embeddings, device=device)
-        self._query_class = torch.tensor(self.vocabulary.query_class, device=device)
+        embeddings = torch.tensor(self.vocabulary.embeddings, device=device)
+        self._queries = Queries.of(embeddings, torch.tensor(self.vocabulary.query_class, device=device))
 
     def plain(self) -> npt.NDArray[np.int64]:
         """Labels by the plain implementation."""
@@ -124,7 +124,7 @@ class DecodingCase:
         """Labels by the engine."""
         features = self.windows.unflatten(0, (len(self.plan.y.starts), len(self.plan.x.starts)))
         with torch.inference_mode():
-            decoded = decode_features(features, self.plan, self._embeddings, self._query_class, logit_scale=40.0)
+            decoded = decode_features(features, self.plan, self._queries, logit_scale=40.0)
             return decoded.winner.cpu().numpy()
 
 
