@@ -36,7 +36,7 @@ from proxyclip.pipeline.graph import label_graph
 from proxyclip.pipeline.label import label
 from proxyclip.pipeline.recipe import segmenter_config
 from proxyclip.pipeline.source import ShardSource
-from proxyclip.pipeline.worker import WorkerConfig
+from proxyclip.pipeline.worker import LabelShards, WorkerConfig
 from proxyclip.pipeline.writer import WriteShards
 from proxyclip.vocabulary import Vocabulary
 
@@ -318,7 +318,7 @@ def test_stages_run_side_by_side(options, capsys):
     source = ShardSource(options.input, options.output, [ShardRange(0, (0,))])
     worker = WorkerConfig(segmenter_config(options, vocabulary), options.output, "cpu", 1, 1, 4, 60)
     writer = WriteShards(options.output, vocabulary, 4)
-    graph = label_graph(source, worker, writer, 1, {"num_cpus": 1})
+    graph = label_graph(source, LabelShards, (worker,), writer, 1, {"num_cpus": 1})
     graph.explain()
     plan = capsys.readouterr().out.partition("Physical Plan (Optimized)")[2]
     operators = [line for line in plan.splitlines() if "Operator[" in line]

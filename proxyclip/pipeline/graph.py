@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ray.data
 from ray.data import ActorPoolStrategy
 
 from proxyclip.pipeline.source import ShardSource
-from proxyclip.pipeline.starts import Starts
-from proxyclip.pipeline.worker import SHARDS_AT_ONCE, LabelShards, WorkerConfig
+from proxyclip.pipeline.worker import SHARDS_AT_ONCE, LabelShards
 from proxyclip.pipeline.writer import WriteShards
 
 
 def label_graph(
-    source: ShardSource, worker: WorkerConfig, writer: WriteShards, actors: int, resources: dict[str, float]
+    source: ShardSource,
+    stage: type[LabelShards],
+    arguments: tuple[Any, ...],
+    writer: WriteShards,
+    actors: int,
+    resources: dict[str, float],
 ) -> ray.data.Dataset:
-    """Read, label, write: three operators, kept apart by what they reserve so that they overlap."""
+    """Read, label, write: three operators, kept apart by what they reserve so that they overlap.
+
+    arguments: of the label stage's constructor.
+    """
     return (
         ray.data.read_datasource(source, num_cpus=0.25, override_num_blocks=source.num_tasks)
         .map_batches(
-            LabelShards,
-            fn_constructor_args=(worker, Starts()),
+            stage,
+            fn_constructor_args=arguments,
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(

@@ -28,7 +28,8 @@ from proxyclip.pipeline.prepare import EMBEDDINGS_KEY, read_vocabulary, write_te
 from proxyclip.pipeline.progress import RunProgress
 from proxyclip.pipeline.recipe import package_versions, recipe_of, segmenter_config
 from proxyclip.pipeline.source import ShardSource
-from proxyclip.pipeline.worker import WorkerConfig
+from proxyclip.pipeline.starts import Starts
+from proxyclip.pipeline.worker import LabelShards, WorkerConfig
 from proxyclip.pipeline.writer import WriteShards
 from proxyclip.vocabulary import Vocabulary
 
@@ -242,7 +243,7 @@ def _receipts(
     ranges = [shards for part in pending for shards in part.split(per_task)]
     source = ShardSource(options.input, options.output, ranges)
     writer = WriteShards(options.output, read_vocabulary(manifest.storage), options.confidence_stride)
-    dataset = label_graph(source, worker, writer, options.concurrency, resources)
+    dataset = label_graph(source, LabelShards, (worker, Starts()), writer, options.concurrency, resources)
     batches: Iterator[Any] = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     for batch in batches:
         yield from batch.to_pylist()

@@ -20,6 +20,7 @@ from proxyclip.dataset.decoder import DecoderPool
 from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.store import Storage
 from proxyclip.image import ImageError, ResizedImage
+from proxyclip.models.decode import Decoded
 from proxyclip.models.memory import OutOfMemory
 from proxyclip.models.reduce import class_sums, reduce_confidence
 from proxyclip.models.segmentation import DenseFeatures
@@ -214,26 +215,28 @@ class LabelShards:
         except (OutOfMemory, MemoryError):
             return None
 
-    @torch.inference_mode()
     def _stored(self, features: DenseFeatures) -> dict[str, Any]:
-        """What is stored of an image's labels; confidences are means over pixels that have a label."""
-        num_classes = self._vocabulary.num_classes
-        ignore = ignore_label(num_classes)
         labels = self._segmenter.labels(features, self._vocabulary)
-        winner = labels.winner.clamp(max=num_classes)
-        pixels, sums = (part.cpu().numpy() for part in class_sums(winner, labels.confidence, num_classes + 1))
-        confidence = reduce_confidence(labels.confidence, self._config.confidence_stride)
-        mask = labels.winner.to(torch.uint8) if ignore == 255 else labels.winner
-        classes = np.flatnonzero(pixels[:num_classes])
-        labelled = int(pixels[classes].sum())
-        return {
-            "height": mask.shape[0],
-            "width": mask.shape[1],
-            "mask": mask.cpu().numpy().astype(np.uint8 if ignore == 255 else np.uint16).tobytes(),
-            "confidence": confidence.cpu().numpy().tobytes(),
-            "classes": classes.tolist(),
-            "pixels": pixels[classes].tolist(),
-            "class_confidence": (sums[classes] / pixels[classes]).tolist(),
-            "mean_confidence": float(sums[classes].sum() / labelled) if labelled else 0.0,
-            "ignored": int(pixels.sum() - labelled),
-        }
+        return stored(labels, self._vocabulary.num_classes, self._config.confidence_stride)
+
+
+@torch.inference_mode()
+def stored(labels: Decoded, num_classes: int, confidence_stride: int) -> dict[str, Any]:
+    """What is stored of an image's labels; confidences are means over pixels that have a label."""
+    ignore = ignore_label(num_classes)
+    winner = labels.winner.clamp(max=num_classes)
+    pixels, sums = (part.cpu().numpy() for part in class_sums(winner, labels.confidence, num_classes + 1))
+    mask = labels.winner.to(torch.uint8) if ignore == 255 else labels.winner
+    classes = np.flatnonzero(pixels[:num_classes])
+    labelled = int(pixels[classes].sum())
+    return {
+        "height": mask.shape[0],
+        "width": mask.shape[1],
+        "mask": mask.cpu().numpy().astype(np.uint8 if ignore == 255 else np.uint16, copy=False).tobytes(),
+        "confidence": reduce_confidence(labels.confidence, confidence_stride).cpu().numpy().tobytes(),
+        "classes": classes.tolist(),
+        "pixels": pixels[classes].tolist(),
+        "class_confidence": (sums[classes] / pixels[classes]).tolist(),
+        "mean_confidence": float(sums[classes].sum() / labelled) if labelled else 0.0,
+        "ignored": int(pixels.sum() - labelled),
+    }

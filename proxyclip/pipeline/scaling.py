@@ -1,0 +1,196 @@
+"""How the pipeline keeps up with fast accelerators: stand-ins for the networks, on simulated nodes of a cluster."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+from PIL import Image
+from ray.cluster_utils import Cluster
+
+from proxyclip.config import LabelOptions, SegmenterConfig, recipe_fields
+from proxyclip.dataset.images import list_images
+from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.store import Storage
+from proxyclip.pipeline.accounts import cpu_seconds
+from proxyclip.pipeline.cluster import configure_data
+from proxyclip.pipeline.graph import label_graph
+from proxyclip.pipeline.prepare import write_vocabulary
+from proxyclip.pipeline.source import ShardSource
+from proxyclip.pipeline.throughput import in_a_process
+from proxyclip.pipeline.worker import Group, LabelShards, WorkerConfig
+from proxyclip.pipeline.writer import WriteShards
+from proxyclip.vocabulary import Vocabulary
+
+SHARD_SIZE = 64
+IMAGE_HW = (375, 500)
+
+# Shards of each actor that are left out at the start and at the end, when not all of them work.
+_EDGE = 2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: images per second while all actors worked, and CPU seconds per image by kind of process."""
+
+    actors: int
+    images_s: float
+    cpu_s: Counter[str]
+
+
+class StandIn(LabelShards):
+    """The label stage with an accelerator that takes a known time for an image and no CPU.
+
+    All else is real: reading, decoding and resizing, handing over, PNG, Parquet and commits.
+    """
+
+    def __init__(self, config: WorkerConfig, seconds_per_image: float, everybody: Any, actors: int) -> None:
+        self._seconds = seconds_per_image
+        super().__init__(config)
+        ray.get(everybody.arrive.remote())
+        while ray.get(everybody.count.remote()) < actors:
+            time.sleep(0.1)
+
+    def _load(self) -> Any:
+        return _Accelerator()
+
+    def _labels(self, group: Group) -> list[dict[str, Any]]:
+        until = time.monotonic() + self._seconds * len(group)
+        rows = [{"uri": uri, **_CANNED} for uri, _ in group]
+        time.sleep(max(until - time.monotonic(), 0))
+        return rows
+
+
+class _Accelerator:
+    windows_at_once = 8
+
+
+class _Everybody:
+    def __init__(self) -> None:
+        self._count = 0
+
+    def arrive(self) -> None:
+        self._count += 1
+
+    def count(self) -> int:
+        return self._count
+
+
+def _canned() -> dict[str, Any]:
+    """What is stored of labels with some regions in them."""
+    y, x = np.mgrid[: IMAGE_HW[0], : IMAGE_HW[1]]
+    mask = (((x - 250) ** 2 + (y - 190) ** 2 < 120**2) + 2 * (x + y > 600) + 4 * (y > 300 + 20 * np.sin(x / 30))) % 5
+    classes, pixels = np.unique(mask, return_counts=True)
+    confidence = (127 + 100 * np.sin(x[::4, ::4] / 40)).astype(np.uint8)
+    return {
+        "height": IMAGE_HW[0],
+        "width": IMAGE_HW[1],
+        "mask": mask.astype(np.uint8).tobytes(),
+        "confidence": confidence.tobytes(),
+        "classes": classes.tolist(),
+        "pixels": pixels.tolist(),
+        "class_confidence": [0.5] * len(classes),
+        "mean_confidence": 0.5,
+        "ignored": 0,
+    }
+
+
+_CANNED = _canned()
+
+
+def benchmark_scaling(images: str, seconds_per_image: float, actors: tuple[int, ...]) -> list[dict[str, str]]:
+    """Rows of a table: throughput with some numbers of actors, each on a node of its own.
+
+    images: folder of JPEGs of IMAGE_HW, labelled again and again.
+    """
+    runs: list[Measured] = [in_a_process(_measure, images, seconds_per_image, count) for count in actors]
+    rows = []
+    for run in runs:
+        ideal = run.actors * runs[0].images_s / runs[0].actors
+        rows.append(
+            {
+                "ms an image": f"{1e3 * seconds_per_image:g}",
+                "actors": str(run.actors),
+                "images/s": f"{run.images_s:.0f}",
+                f"of {runs[0].actors} actor": f"{run.images_s / ideal * run.actors / runs[0].actors:.2f}x",
+                "accelerators busy": f"{100 * run.images_s * seconds_per_image / run.actors:.0f} %",
+                "CPU ms an image": f"{1e3 * run.cpu_s.total():.2f}",
+                "of which": ", ".join(f"{kind} {1e3 * seconds:.2f}" for kind, seconds in run.cpu_s.most_common()),
+            }
+        )
+    return rows
+
+
+def _measure(images: str, seconds_per_image: float, actors: int) -> Measured:
+    # Ray's own switch for machines that must not listen to the network.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    with tempfile.TemporaryDirectory() as folder:
+        shards = actors * (2 * _EDGE + max(round(8 / seconds_per_image / SHARD_SIZE), 6))
+        source, stage = _prepare(Path(images), Path(folder), shards)
+        head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 300 * 2**20}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(actors):
+            cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=300 * 2**20)
+        ray.init(cluster.address, log_to_driver=False)
+        configure_data(verbose=False)
+        everybody = ray.remote(_Everybody).options(num_cpus=0).remote()
+        writer = WriteShards(stage.output, Vocabulary.from_names(list("abcde")), stage.confidence_stride)
+        arguments = (stage, seconds_per_image, everybody, actors)
+        graph = label_graph(source, StandIn, arguments, writer, actors, {"num_gpus": 1})
+        driver, times = psutil.Process(), [(0.0, Counter[str]())]
+        batches: Iterator[Any] = iter(graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+        for batch in batches:
+            for receipt in batch.to_pylist():
+                if receipt["error"]:
+                    raise RuntimeError(receipt["error"])
+                edge = len(times) in (_EDGE * actors, shards - _EDGE * actors)
+                times.append((time.perf_counter(), cpu_seconds(driver) if edge else times[-1][1]))
+        (first_s, first_cpu), (last_s, last_cpu) = times[_EDGE * actors], times[shards - _EDGE * actors]
+        ray.shutdown()
+        cluster.shutdown()
+    images_between = (shards - 2 * _EDGE * actors) * SHARD_SIZE
+    seconds = last_cpu - first_cpu
+    return Measured(
+        actors,
+        images_between / (last_s - first_s),
+        Counter({kind: value / images_between for kind, value in seconds.items()}),
+    )
+
+
+def _prepare(images: Path, folder: Path, shards: int) -> tuple[ShardSource, WorkerConfig]:
+    """A corpus of links to the images, and its plan."""
+    files = sorted(images.iterdir())
+    with Image.open(files[0]) as first:
+        if first.size != IMAGE_HW[::-1]:
+            raise ValueError(f"{files[0]}: {first.size} pixels found, {IMAGE_HW[::-1]} wanted.")
+    corpus = folder / "images"
+    corpus.mkdir()
+    for index in range(shards * SHARD_SIZE):
+        (corpus / f"{index:06d}.jpg").symlink_to(files[index % len(files)])
+    output = Storage(str(folder / "labels"))
+    options = LabelOptions(str(corpus), output.uri, "none")
+    manifest = Manifest(output)
+    config = SegmenterConfig()
+    manifest.begin(options.input, {"segmenter": recipe_fields(config)}, "stand-in", packages={})
+    write_vocabulary(output, Vocabulary.from_names(list("abcde")))
+    manifest.extend_plan(list_images(options.input), SHARD_SIZE)
+    ranges = [part for whole in manifest.pending() for part in whole.split(max(shards // 16, 1))]
+    stage = WorkerConfig(
+        segmenter=config,
+        output=output.uri,
+        device="stand-in",
+        threads=2,
+        batch_windows=8,
+        confidence_stride=options.confidence_stride,
+        image_timeout_s=options.image_timeout_s,
+    )
+    return ShardSource(options.input, output.uri, ranges), stage
