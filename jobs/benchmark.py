@@ -1,15 +1,24 @@
-"""How fast the engine is here, against a plain implementation of the same equations: `python jobs/benchmark.py`."""
+"""How fast labelling is here: `python jobs/benchmark.py`. The tables are those of BENCHMARKS.md."""
 
 from __future__ import annotations
 
 import datetime
 import os
 import sys
+import tempfile
+from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 import tyro
+from PIL import Image
 
-from proxyclip.speed.engine import EngineOptions, Row, benchmark_decoding, benchmark_encoders
+from proxyclip.config import LabelOptions
+from proxyclip.speed.engine import EngineOptions, Row, benchmark_decoding, benchmark_encoders, benchmark_text
+from proxyclip.speed.seeded import drawn_images
+
+Part = Literal["engine", "decoding", "text", "pipeline", "scaling"]
+DEMO = Path(__file__).parents[1] / "proxyclip" / "demo"
 
 
 def markdown(rows: list[Row]) -> str:
@@ -18,14 +27,55 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def main() -> None:
-    options = tyro.cli(EngineOptions, description=__doc__)
-    cores = f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads"
-    machine = torch.cuda.get_device_name() if options.device == "cuda" else cores
-    print(f"{machine}, torch {torch.__version__}, {datetime.date.today()}: python {' '.join(sys.argv)}\n")
-    print(f"Image to labels, 500 x 375 pixels, 21 queries\n\n{markdown(benchmark_encoders(options))}\n")
-    print(f"Labels from features, 500 x 375 pixels\n\n{markdown(benchmark_decoding(options))}")
+def heading(device: str) -> str:
+    """Where and how a benchmark was run."""
+    machine = f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads"
+    if device == "cuda":
+        machine = f"{torch.cuda.get_device_name()}, {machine}"
+    return f"{machine}, torch {torch.__version__}, {datetime.date.today()}: python {' '.join(sys.argv)}\n"
+
+
+def pipeline(images: Path, output: Path) -> list[Row]:
+    """The job with the demo's networks against a plain loop, one thread each."""
+    from proxyclip.pipeline.throughput import benchmark_pipeline
+
+    vocabulary = str(DEMO / "vocabulary.json")
+    return benchmark_pipeline(
+        LabelOptions(str(images), str(output), vocabulary, preset="demo", shard_size=25, threads=1)
+    )
+
+
+def scaling(images: Path) -> list[Row]:
+    """Stand-ins that take 20 ms and 3 ms an image."""
+    from proxyclip.pipeline.scaling import benchmark_scaling
+
+    return benchmark_scaling(str(images), 0.02, (1, 2, 4, 8)) + benchmark_scaling(str(images), 0.003, (1, 2, 4, 8))
+
+
+def main(options: EngineOptions, parts: tuple[Part, ...] = get_args(Part), pipeline_images: int = 500) -> None:
+    """Measure the parts of labelling. The engine's need no Ray, and are all that --device cuda changes.
+
+    parts: tables to make. pipeline_images: JPEGs that the pipeline labels.
+    """
+    print(heading(options.device))
+    if "engine" in parts:
+        print(f"Image to labels, 500 x 375 pixels, 21 queries\n\n{markdown(benchmark_encoders(options))}\n")
+    if "decoding" in parts:
+        print(f"Labels from features, 500 x 375 pixels\n\n{markdown(benchmark_decoding(options))}\n")
+    if "text" in parts:
+        print(f"Text embeddings of a vocabulary, 80 prompts a query\n\n{markdown(benchmark_text(options))}\n")
+    if {"pipeline", "scaling"} & set(parts):
+        with tempfile.TemporaryDirectory() as folder:
+            images = Path(folder) / "images"
+            images.mkdir()
+            for index, image in enumerate(drawn_images(pipeline_images)):
+                Image.fromarray(image).save(images / f"{index:05d}.jpg", quality=90)
+            if "pipeline" in parts:
+                table = markdown(pipeline(images, Path(folder) / "labels"))
+                print(f"Pipeline, {pipeline_images} JPEGs of 500 x 375 pixels, demo networks\n\n{table}\n")
+            if "scaling" in parts:
+                print(f"Scaling, JPEGs of 500 x 375 pixels, networks replaced\n\n{markdown(scaling(images))}")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

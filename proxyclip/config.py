@@ -34,6 +34,7 @@ class ModelConfig:
     clip_weights, proxy_weights: local files that replace the download. Recipes know weights by their
     hash (`models.weights`), so paths do not count.
     proxy: a key of `vfms.VFMS`, the name of a timm vision transformer, or "local-dir:FOLDER".
+    proxy_scale: the proxy sees windows at this share of their size, in whole patches (`quality`).
     beta, gamma: shift and scale of the proxy attention (ProxyCLIP, sec. 3.2).
     """
 
@@ -44,6 +45,7 @@ class ModelConfig:
     clip_weights: str | None = _no_mask_change(None)
     proxy: str | None = "dino-b8"
     proxy_weights: str | None = _no_mask_change(None)
+    proxy_scale: float = 1.0
     beta: float = 1.2
     gamma: float = 3.0
     dtype: Dtype = "float32"
@@ -51,6 +53,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.dtype not in get_args(Dtype):
             raise ValueError(f"model.dtype is one of {', '.join(get_args(Dtype))}, found {self.dtype!r}.")
+        if not 0 < self.proxy_scale <= 1:
+            raise ValueError(f"model.proxy_scale is above 0 and at most 1, found {self.proxy_scale}.")
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,8 @@ class LabelOptions:
     """Confidence below which a pixel is written as ignore (255, or 65535 above 255 classes)."""
     pamr_steps: Annotated[int | None, _unset("the preset's", "INT")] = None
     """Steps of PAMR, which refines the labels along the image's edges; 0 for none."""
+    quality: str = "exact"
+    """exact: the settings as they are; balanced, fast: less overlap of windows and a smaller proxy (see the README)."""
     fast_decode: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Decode JPEGs at least twice as large as they are resized to at a half, a quarter or an eighth: less work for
     the CPUs, slightly other masks."""

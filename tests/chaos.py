@@ -54,7 +54,7 @@ class ChaosCluster:
         found = []
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                title = process.cmdline()[0]
+                title = " ".join(process.cmdline())  # of one that just died it is empty
                 if title.startswith("ray::") and not title.endswith("Agent") and ("MapWorker" in title) == actor:
                     found.append(process)
         for process in rng.sample(found, len(found)):

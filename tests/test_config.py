@@ -35,6 +35,7 @@ OTHER_VALUES = {
     "windows.pad_multiple": (16, True),
     "windows.upsample_twice": (True, True),
     "windows.fast_decode": (True, True),
+    "model.proxy_scale": (0.5, True),
     "decode.logit_scale": (50.0, True),
     "decode.background_threshold": (0.1, True),
     "decode.area_threshold": (0.1, True),

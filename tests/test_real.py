@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from proxyclip.dataset.shards import read_masks
 from proxyclip.dataset.store import Storage
 from proxyclip.evaluation import ConfusionMatrix
 from proxyclip.models.segmenter import Segmenter
+from proxyclip.quality import quality
 from proxyclip.vocabulary import Vocabulary
 
 REAL = SHARED / "real"
@@ -33,6 +35,12 @@ EXPECTED_MIOU = {
 # Methods that nobody else has measured on them: the figures found here, so that they do not drift.
 MEASURED_HERE = {"gem": 28.78, "naclip-kk": 32.65}
 
+MODEL = ModelConfig(
+    clip=f"local-dir:{REAL / 'clip-deit-tiny'}",
+    proxy="deit_tiny_patch16_224",
+    proxy_weights=str(REAL / "vfm-deit-tiny" / "model.safetensors"),
+)
+
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="the real weights and photographs are not here")
 
 
@@ -47,13 +55,7 @@ def _label(path):
 
 @pytest.mark.parametrize("method", [*EXPECTED_MIOU, *MEASURED_HERE])
 def test_a_method_reaches_its_known_miou(method, photographs, record_property):
-    model = ModelConfig(
-        method=method,
-        clip=f"local-dir:{REAL / 'clip-deit-tiny'}",
-        proxy="deit_tiny_patch16_224",
-        proxy_weights=str(REAL / "vfm-deit-tiny" / "model.safetensors"),
-    )
-    segmenter = Segmenter.from_config(SegmenterConfig(model))
+    segmenter = Segmenter.from_config(SegmenterConfig(replace(MODEL, method=method)))
     vocabulary = Vocabulary.load(REAL / "msrc16.json", REAL / "msrc16.embeddings.safetensors")
     matrix = ConfusionMatrix(vocabulary.num_classes)
     for path in photographs:
@@ -61,6 +63,26 @@ def test_a_method_reaches_its_known_miou(method, photographs, record_property):
     record_property("method", method)
     record_property("miou", f"{matrix.mean_iou:.2f}")
     assert matrix.mean_iou == pytest.approx((EXPECTED_MIOU | MEASURED_HERE)[method], abs=0.5)
+
+
+# Of labels at a quality: mIoU, and the share that equal those at exact, in percent (BENCHMARKS.md).
+QUALITY = {"balanced": (45.98, 85.18), "fast": (44.34, 80.25)}
+
+
+@pytest.mark.parametrize("name", QUALITY)
+def test_a_quality_agrees_with_exact_as_measured(name, photographs):
+    vocabulary = Vocabulary.load(REAL / "msrc16.json", REAL / "msrc16.embeddings.safetensors")
+    exact = Segmenter.from_config(SegmenterConfig(MODEL))
+    faster = Segmenter.from_config(quality(name).applied_to(exact.config))
+    matrix, equal, pixels = ConfusionMatrix(vocabulary.num_classes), 0, 0
+    for path in photographs:
+        mask = faster.predict(path, vocabulary).mask
+        matrix.add(_label(path), mask)
+        equal += int((mask == exact.predict(path, vocabulary).mask).sum())
+        pixels += mask.size
+    miou, agreement = QUALITY[name]
+    assert matrix.mean_iou == pytest.approx(miou, abs=0.5)
+    assert 100 * equal / pixels == pytest.approx(agreement, abs=0.5)
 
 
 def test_the_job_reaches_the_known_miou_on_msrc(tmp_path, photographs):

@@ -21,6 +21,7 @@ FOUNDATION = {
     "vfms",
     "licences",
     "benchmarks",
+    "quality",
 }
 ALLOWED = {
     "models": FOUNDATION | {"models", "presets"},

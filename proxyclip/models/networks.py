@@ -18,7 +18,7 @@ from torch import nn
 from proxyclip.config import ModelConfig
 from proxyclip.models.clip import ClipEncoder, Tokenizer
 from proxyclip.models.clip_timm import as_clip
-from proxyclip.models.vfm import TimmProxy, is_plain_vit
+from proxyclip.models.vfm import TimmProxy, check_scale, is_plain_vit
 from proxyclip.models.vfm_generic import FeatureMapProxy, as_proxy
 from proxyclip.models.vfm_sam import SamProxy, build_sam_encoder
 from proxyclip.vfms import VFMS, VfmSpec
@@ -81,6 +81,13 @@ def proxy_encoder(model: nn.Module, config: ModelConfig, crop: int) -> TimmProxy
     if not is_plain_vit(model):
         return FeatureMapProxy(model)
     return TimmProxy(model, spec.positions, side_px=crop if spec.square and crop else None)
+
+
+def check_proxy(config: ModelConfig, crop: int) -> None:
+    """ValueError where the proxy does not do what `config` asks of it; found out without its weights."""
+    if config.proxy is not None and config.proxy_scale != 1:
+        with torch.device("meta"):
+            check_scale(proxy_encoder(new_proxy(config), config, crop), config.proxy_scale)
 
 
 def vfm_spec(name: str) -> VfmSpec:

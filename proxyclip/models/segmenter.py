@@ -25,10 +25,10 @@ from proxyclip.models.memory import Portion
 from proxyclip.models.refine import pamr, pamr_affinity
 from proxyclip.models.segmentation import DenseFeatures, Segmentation
 from proxyclip.models.text import cached_embeddings
-from proxyclip.models.vfm import Proxy, TimmProxy
+from proxyclip.models.vfm import Proxy, TimmProxy, check_scale
 from proxyclip.models.vfm_generic import FeatureMapProxy, as_proxy
 from proxyclip.models.vfm_sam import SamProxy
-from proxyclip.models.windows import WindowPlan, cut_windows, plan_windows
+from proxyclip.models.windows import WindowPlan, cut_windows, plan_windows, shrink_windows
 from proxyclip.vocabulary import Vocabulary, ignore_label
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Segmenter:
             if proxy is None:
                 raise ValueError(f"Method {model.method!r} needs a proxy; pass one, or choose another method.")
             adapted = proxy if isinstance(proxy, TimmProxy | FeatureMapProxy | SamProxy) else as_proxy(proxy)
+            check_scale(adapted, model.proxy_scale)
             self.proxy = adapted.to(self.device)
             self.proxy.set_trunk_dtype(getattr(torch, model.dtype))
 
@@ -91,14 +92,16 @@ class Segmenter:
         )
 
     @classmethod
-    def from_preset(cls, name: str, *, dtype: Dtype | None = None, **kwargs: Any) -> Segmenter:
+    def from_preset(cls, name: str, *, quality: str = "exact", dtype: Dtype | None = None, **kwargs: Any) -> Segmenter:
         """Load a named recipe of `proxyclip.presets`; `kwargs` as in the constructor.
 
+        quality: exact, balanced or fast (`proxyclip.quality`).
         dtype: precision of the networks; by default bfloat16 on a GPU and float32 on a CPU, as in the job.
         """
         from proxyclip.presets import preset
+        from proxyclip.quality import quality as quality_named
 
-        config = preset(name).config
+        config = quality_named(quality).applied_to(preset(name).config)
         dtype = dtype or ("float32" if torch.device(kwargs.get("device", "cpu")).type == "cpu" else "bfloat16")
         return cls.from_config(
             dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype)), **kwargs
@@ -266,8 +269,10 @@ class Segmenter:
         if self.proxy is None:
             dense = self.clip.attend(tokens, grid_hw, self.method)
         else:
-            features, proxy_hw = self.proxy(_normalise(windows, self.proxy.mean, self.proxy.std))
             model = self.config.model
+            if self.proxy.patch_px and model.proxy_scale != 1:
+                windows = shrink_windows(windows, model.proxy_scale, self.proxy.patch_px)
+            features, proxy_hw = self.proxy(_normalise(windows, self.proxy.mean, self.proxy.std))
             weights = proxy_attention(features, beta=model.beta, gamma=model.gamma, dtype=getattr(torch, model.dtype))
             values = resize_values(self.clip.values(tokens, grid_hw), grid_hw, proxy_hw)
             dense, grid_hw = self.clip.project(mix_by_proxy(weights, values)), proxy_hw

@@ -19,16 +19,33 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Proxy(Protocol):
-    """What the segmenter asks of a proxy. mean, std: RGB in [0, 1], of the pixels it takes."""
+    """What the segmenter asks of a proxy.
+
+    mean, std: RGB in [0, 1], of the pixels it takes. patch_px: side of a patch; None where every window is resized to
+    one square, so that its size costs nothing.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @property
+    def patch_px(self) -> int | None: ...
 
     def set_trunk_dtype(self, dtype: torch.dtype) -> None:
         """Run the network in `dtype`."""
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """pixels: (B, 3, H, W) float32, normalised. Returns features (B, N, C) float32 and the grid (h, w)."""
+
+
+def check_scale(proxy: Proxy, scale: float) -> None:
+    """ValueError where a proxy cannot see windows at a share of their size (`ModelConfig.proxy_scale`)."""
+    if scale != 1 and proxy.patch_px is None:
+        raise ValueError(
+            f"The proxy sees windows at {scale:g} of their size (--quality, model.proxy_scale), but this one resizes "
+            "every window to a square of its own, so that nothing is gained; stay with exact (1), or take another "
+            "proxy, such as dino-b8."
+        )
 
 
 def is_plain_vit(model: nn.Module) -> bool:
@@ -69,6 +86,11 @@ class TimmProxy(nn.Module):
         pretrained = getattr(model, "pretrained_cfg", None) or {}
         self.mean = tuple(pretrained.get("mean", IMAGENET_MEAN) if mean is None else mean)
         self.std = tuple(pretrained.get("std", IMAGENET_STD) if std is None else std)
+
+    @property
+    def patch_px(self) -> int | None:
+        """Side of a patch, or None with `side_px`."""
+        return self.model.patch_embed.proj.stride[0] if self.side_px is None else None
 
     def set_trunk_dtype(self, dtype: torch.dtype) -> None:
         """Run the network in `dtype`; its features are returned in float32."""

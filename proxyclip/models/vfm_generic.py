@@ -55,6 +55,11 @@ class FeatureMapProxy(nn.Module):
         self.std = tuple(pretrained.get("std", IMAGENET_STD) if std is None else std)
         self.side_hw = (side_px, side_px) if side_px else _own_size(self.model)
 
+    @property
+    def patch_px(self) -> int | None:
+        """Side of a cell of the grid, or None where every window is resized to one size."""
+        return self.stride if self.side_hw is None else None
+
     def set_trunk_dtype(self, dtype: torch.dtype) -> None:
         """Run the network in `dtype`; its features are returned in float32."""
         self.model.to(dtype)

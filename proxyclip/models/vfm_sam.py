@@ -26,6 +26,7 @@ class SamProxy(nn.Module):
             raise ValueError(f"The proxy is a {type(encoder).__name__}; wanted segment-anything's ImageEncoderViT.")
         self.encoder: Any = encoder.eval().requires_grad_(False)
         self.mean, self.std = tuple(mean), tuple(std)
+        self.patch_px = None
 
     def set_trunk_dtype(self, dtype: torch.dtype) -> None:
         """Run the network in `dtype`; its features are returned in float32."""

@@ -91,6 +91,12 @@ def cut_windows(image: Tensor, plan: WindowPlan, fill: Tensor) -> Tensor:
     return windows
 
 
+def shrink_windows(windows: Tensor, scale: float, patch_px: int) -> Tensor:
+    """Windows (B, 3, H, W) at a share of their size, rounded to whole patches; bilinear, antialiased."""
+    height, width = (max(round(side * scale / patch_px), 1) * patch_px for side in windows.shape[2:])
+    return F.interpolate(windows, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
+
+
 def stitch_matrix(axis: AxisPlan, grid: int, whole: bool) -> Tensor:
     """The linear map from the window grids of one axis to the original image's pixels.
 

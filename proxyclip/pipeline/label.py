@@ -20,7 +20,7 @@ from proxyclip.dataset.plan import ShardRange, waves
 from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.segments import Compaction
 from proxyclip.dataset.store import Storage
-from proxyclip.models.networks import clip_embed_dim
+from proxyclip.models.networks import check_proxy, clip_embed_dim
 from proxyclip.models.weights import weight_hashes
 from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus, require_gpus
 from proxyclip.pipeline.graph import label_graph
@@ -86,6 +86,7 @@ def label(options: LabelOptions) -> Summary:
     options = replace(options, input=Storage(options.input).uri, output=_output_uri(options.output))
     vocabulary = Vocabulary.load(options.vocabulary or str(options.benchmark), options.embeddings)
     config = segmenter_config(options, vocabulary)
+    check_proxy(config.model, config.windows.crop)
     hashes = weight_hashes(config.model)
     if vocabulary.embeddings is not None and vocabulary.embeddings.shape[1] != clip_embed_dim(config.model):
         raise ValueError(

@@ -10,6 +10,7 @@ from proxyclip.config import RECIPE_VERSION, LabelOptions, SegmenterConfig, reci
 from proxyclip.models.attention import method_named
 from proxyclip.models.networks import LOCAL_DIR
 from proxyclip.presets import benchmark, preset
+from proxyclip.quality import quality
 from proxyclip.vocabulary import Vocabulary
 
 # Packages whose versions are recorded with a run; they may change the last bits of a result.
@@ -20,13 +21,14 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> Segmenter
     """The preset with what the options replace. ValueError for unknown names and what does not go together."""
     chosen = preset(options.preset)
     config = chosen.config if options.benchmark is None else benchmark(options.preset, options.benchmark)
+    config = quality(options.quality).applied_to(config)
     model = replace(
         config.model, **_given(options, "method", "clip", "clip_pretrained", "clip_weights", "proxy", "proxy_weights")
     )
     if method_named(model.method).attention is not None:
         if options.proxy or options.proxy_weights:
             raise ValueError(f"--method {model.method} uses no proxy; leave out --proxy and --proxy-weights.")
-        model = replace(model, proxy=None, proxy_weights=None)
+        model = replace(model, proxy=None, proxy_weights=None, proxy_scale=1.0)
     elif model.proxy is None:
         raise ValueError(
             f"--method {model.method} needs a proxy, and preset {options.preset!r} has none; give --proxy."

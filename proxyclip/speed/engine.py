@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ from proxyclip.models.cost import gflop_per_image
 from proxyclip.models.cpu_kernels import CpuKernels
 from proxyclip.models.decode import Queries, decode_features
 from proxyclip.models.segmenter import Segmenter
+from proxyclip.models.text import cached_embeddings
 from proxyclip.models.windows import plan_windows
 from proxyclip.speed.plain import PlainFeatures, PlainSegmenter, decode_plainly
 from proxyclip.speed.seeded import drawn_images, seeded_clip, seeded_proxy, seeded_vocabulary
+from proxyclip.vocabulary import Vocabulary
 
 IMAGE_HW = (375, 500)
 QUERIES = (21, 150, 847)
@@ -98,6 +101,18 @@ def benchmark_decoding(options: EngineOptions) -> list[Row]:
             }
         )
     return rows
+
+
+def benchmark_text(options: EngineOptions) -> list[Row]:
+    """Text embeddings of the 150 classes of ADE20K: made, and taken from the cache."""
+    clip, queries = seeded_clip().to(options.device), Vocabulary.load("ade20k").queries
+    with tempfile.TemporaryDirectory() as folder:
+        times = []
+        for _ in range(2):
+            started = time.perf_counter()
+            cached_embeddings(clip, queries, Path(folder))
+            times.append(time.perf_counter() - started)
+    return [{"queries": str(len(queries)), "made, s": f"{times[0]:.1f}", "cached, s": f"{times[1]:.1f}"}]
 
 
 class DecodingCase:
