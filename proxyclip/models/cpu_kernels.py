@@ -7,6 +7,8 @@ time, which fit the cache, where the fused kernel is slower. Figures are in BENC
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from typing import Any
 
 import torch
@@ -17,8 +19,14 @@ from torch.overrides import TorchFunctionMode
 # Attention weights held at once: those of two heads of a window of 42 x 42 patches.
 WEIGHTS_AT_ONCE = 2**23
 
+# Where no logit can be larger, a softmax needs no maximum: neither sums nor weights leave the range of bfloat16.
+_SAFE_EXPONENT = 60.0
+
 # Rows below which packing does not pay.
 _FEW_ROWS = 64
+
+# Of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 _MATMULS = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
 
@@ -31,6 +39,7 @@ class CpuKernels(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
+        _keep_memory()
         self._packed: dict[int, tuple[Tensor, Tensor]] = {}  # by id; the weight is kept, so that its id is too
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -53,11 +62,24 @@ class CpuKernels(TorchFunctionMode):
         return result
 
 
+def _keep_memory() -> None:
+    """Have the C library keep freed memory for the next tensor, up to 256 MiB.
+
+    By itself glibc gives the memory of every larger tensor back, and new pages cost more than what is computed on them.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no mallopt
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 2**25)
+        mallopt(_M_TRIM_THRESHOLD, 2**28)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt d) v, a few heads at a time. q, k, v: (B, heads, N, d). Returns (B, heads, N, d)."""
     heads = q.shape[0] * q.shape[1]
     # Products of views of one another's rows would copy them for every head.
     q, k, v_ = (part.reshape(heads, *part.shape[2:]).contiguous() for part in (q * q.shape[-1] ** -0.5, k, v))
+    longest = [float((part * part).sum(dim=-1).amax()) ** 0.5 for part in (q, k)]
+    bounded = longest[0] * longest[1] < _SAFE_EXPONENT
     mixed = torch.empty_like(q)
     step = min(max(WEIGHTS_AT_ONCE // (q.shape[1] * k.shape[1]), 1), heads)
     weights = q.new_empty(step, q.shape[1], k.shape[1])  # one for all, since each new one would be given back
@@ -65,13 +87,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         some = slice(first, first + step)
         kept = weights[: len(q[some])]
         torch.bmm(q[some], k[some].transpose(1, 2), out=kept)
-        torch.softmax(kept, dim=-1, out=kept)
-        torch.bmm(kept, v_[some], out=mixed[some])
+        if bounded:
+            torch.bmm(kept.exp_(), v_[some], out=mixed[some])
+            mixed[some] /= kept.sum(dim=-1, keepdim=True)
+        else:
+            torch.softmax(kept, dim=-1, out=kept)
+            torch.bmm(kept, v_[some], out=mixed[some])
     return mixed.view_as(v)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """(B, N, K) by (B, K, M): (B, N, M), float32, each of the batch by oneDNN."""
+    """(B, N, K) by (B, K, M) or (K, M): (B, N, M), float32, each of the batch by oneDNN."""
+    b = b.expand(len(a), *b.shape[-2:])
     product = torch.ops.mkldnn._linear_pointwise
     return torch.stack([product(x, y.T.contiguous(), None, "none", [], "") for x, y in zip(a, b, strict=True)])
 
@@ -109,9 +136,9 @@ def _is_plain_matmul(a: Any, b: Any) -> bool:
     return (
         isinstance(a, Tensor)
         and isinstance(b, Tensor)
-        and a.ndim == b.ndim == 3
-        and a.shape[0] == b.shape[0]
-        and min(a.shape[1:] + b.shape[1:]) >= _FEW_ROWS
+        and a.ndim == 3
+        and (b.ndim == 2 or (b.ndim == 3 and a.shape[0] == b.shape[0]))
+        and min(a.shape[1:] + b.shape[-2:]) >= _FEW_ROWS
         and a.device.type == "cpu"
         and a.dtype == b.dtype == torch.float32
         and torch.backends.mkldnn.is_available()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import statistics
 import tempfile
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proxyclip.config import DecodeConfig, Dtype, ModelConfig, SegmenterConfig
+from proxyclip.image import resize_image
 from proxyclip.models.attention import mix_by_proxy, proxy_attention, resize_values
 from proxyclip.models.cost import gflop_per_image
 from proxyclip.models.cpu_kernels import CpuKernels
@@ -43,42 +45,52 @@ class EngineOptions:
     """Where to run: cpu or cuda."""
     images: int = 3
     """Images for the engine; the plain implementation takes the first of them."""
+    rounds: int = 5
+    """Times that the plain implementation and the engines are measured by turns; the median counts."""
     batch_windows: int = 32
     """Windows that go through the networks together on a GPU."""
 
 
 def benchmark_encoders(options: EngineOptions) -> list[Row]:
-    """Image to labels with 21 queries: plain in float32, then the engine in each precision."""
-    clip, proxy = seeded_clip(), seeded_proxy()
+    """Image to labels with 21 queries: plain in float32 and the engine in each precision, by turns."""
     images = drawn_images(options.images, IMAGE_HW)
     device = torch.device(options.device)
-    plain = PlainSegmenter(clip.to(device), proxy.to(device), SegmenterConfig())
+    plain = PlainSegmenter(seeded_clip().to(device), seeded_proxy().to(device), SegmenterConfig())
     found = plain.encode(images[0])
     vocabulary = seeded_vocabulary(torch.stack(found.windows), QUERIES[0])
-    labels = plain.decode(found, vocabulary)
-    plain_s = _seconds(lambda: plain.predict(images[0], vocabulary), device, repeats=1)
-    gflop = gflop_per_image(SegmenterConfig(), IMAGE_HW)
-    windows = plan_windows(IMAGE_HW, SegmenterConfig().windows).num_windows
-    rows = [_encoder_row("plain, float32", plain_s, plain_s, gflop, windows, matmul_gflops("float32", device), 1.0)]
     dtypes: tuple[Dtype, ...] = ("float32", "bfloat16")
-    for dtype in dtypes:
-        engine = Segmenter(
+    engines = {
+        dtype: Segmenter(
             seeded_clip(),
             seeded_proxy(),
             SegmenterConfig(ModelConfig(dtype=dtype)),
             device=device,
             batch_windows=options.batch_windows,
         )
+        for dtype in dtypes
+    }
 
-        def label(engine: Segmenter = engine) -> list[np.ndarray]:
-            features = engine.encode_batch(images)
-            return [engine.decode(each, vocabulary).mask for each in features]
+    def label(engine: Segmenter) -> list[np.ndarray]:
+        return [engine.decode(each, vocabulary).mask for each in engine.encode_batch(images)]
 
-        agreement = float((label()[0] == labels).mean())
-        engine_s = _seconds(label, device, repeats=3) / len(images)
-        rate = matmul_gflops(dtype, device)
-        rows.append(_encoder_row(f"engine, {dtype}", engine_s, plain_s, gflop, windows, rate, agreement))
-        rows[-1]["time in"] = _stages(engine, device)
+    labels = plain.decode(found, vocabulary)
+    agreement = {dtype: float((label(engine)[0] == labels).mean()) for dtype, engine in engines.items()}
+    plain_times: list[float] = []
+    times: dict[Dtype, list[float]] = {dtype: [] for dtype in dtypes}
+    for _ in range(options.rounds):  # by turns, since a machine has better and worse minutes
+        plain_times.append(_seconds(lambda: plain.predict(images[0], vocabulary), device))
+        for dtype, engine in engines.items():
+            times[dtype].append(_seconds(functools.partial(label, engine), device) / len(images))
+    plain_s = statistics.median(plain_times)
+    rows = [_encoder_row("plain, float32", plain_s, plain_s, matmul_gflops("float32", device), 1.0)]
+    for dtype, engine in engines.items():
+        engine_s = statistics.median(times[dtype])
+        rows.append(_encoder_row(f"engine, {dtype}", engine_s, plain_s, matmul_gflops(dtype, device), agreement[dtype]))
+        rows[-1]["time in"] = _stages(engine, images[0], vocabulary, device)
+        if device.type == "cuda":
+            _peak(options.device, reset=True)
+            label(engine)
+            rows[-1]["peak MB"] = f"{_peak(options.device):.0f}"
     return rows
 
 
@@ -88,7 +100,7 @@ def benchmark_decoding(options: EngineOptions) -> list[Row]:
     for num_queries in QUERIES:
         case = DecodingCase(num_queries, options.device)
         different = int((case.engine() != case.plain()).sum())
-        plain_s, engine_s = _seconds(case.plain, device, repeats=3), _seconds(case.engine, device, repeats=5)
+        plain_s, engine_s = _median_s(case.plain, device, 3), _median_s(case.engine, device, 5)
         rows.append(
             {
                 "queries": str(num_queries),
@@ -149,7 +161,7 @@ def matmul_gflops(dtype: Dtype, device: torch.device) -> float:
     a = torch.randn(rows, 768, device=device).to(getattr(torch, dtype))
     linear = torch.nn.Linear(768, 3072, device=device).to(getattr(torch, dtype))
     with torch.inference_mode():
-        return 2 * rows * 768 * 3072 / _seconds(lambda: linear(a), device, repeats=15) / 1e9
+        return 2 * rows * 768 * 3072 / _median_s(lambda: linear(a), device, 15) / 1e9
 
 
 def _peak_mb(kind: str, num_queries: int, device: str) -> float:
@@ -177,8 +189,8 @@ def _peak(device: str, *, reset: bool = False) -> float:
     return int(line.split()[1]) / 1e3
 
 
-def _stages(engine: Segmenter, device: torch.device) -> str:
-    """The share of the time that each part of a batch of windows takes."""
+def _stages(engine: Segmenter, image: np.ndarray, vocabulary: Vocabulary, device: torch.device) -> str:
+    """The share of the time that each part of labelling an image takes."""
     windows = torch.rand(engine.windows_at_once, 3, 336, 336, device=device)
     model = engine.config.model
     proxy = engine.proxy
@@ -194,18 +206,23 @@ def _stages(engine: Segmenter, device: torch.device) -> str:
         features, proxy_hw = proxy(windows)
         values = engine.clip.values(tokens, grid_hw)
         times = {
-            "proxy": _seconds(lambda: proxy(windows), device, 3),
-            "CLIP": _seconds(lambda: engine.clip.values(*engine.clip.trunk(windows)), device, 3),
-            "proxy attention": _seconds(lambda: mix(features, values, grid_hw, proxy_hw), device, 3),
+            "proxy": _median_s(lambda: proxy(windows), device, 3),
+            "CLIP": _median_s(lambda: engine.clip.values(*engine.clip.trunk(windows)), device, 3),
+            "proxy attention": _median_s(lambda: mix(features, values, grid_hw, proxy_hw), device, 3),
         }
+    dense = engine.encode(image)
+    plan = dense.plan
+    times = {name: seconds * plan.num_windows / len(windows) for name, seconds in times.items()}
+    resized_hw = plan.y.resized, plan.x.resized
+    times["resizing"] = _median_s(lambda: resize_image(image, resized_hw), device, 3)
+    times["labels"] = _median_s(lambda: engine.decode(dense, vocabulary), device, 3)
     total = sum(times.values())
     return ", ".join(f"{name} {100 * seconds / total:.0f} %" for name, seconds in times.items())
 
 
-def _encoder_row(
-    what: str, seconds: float, plain_s: float, gflop: float, windows: int, matmul: float, agreement: float
-) -> Row:
-    rate = gflop / seconds
+def _encoder_row(what: str, seconds: float, plain_s: float, matmul: float, agreement: float) -> Row:
+    rate = gflop_per_image(SegmenterConfig(), IMAGE_HW) / seconds
+    windows = plan_windows(IMAGE_HW, SegmenterConfig().windows).num_windows
     return {
         "": what,
         "images/s": f"{1 / seconds:.3f}",
@@ -215,19 +232,21 @@ def _encoder_row(
         "GFLOP/s": f"{rate:.0f}",
         "of matmul": f"{100 * rate / matmul:.0f} % of {matmul:.0f}",
         "time in": "",
+        "peak MB": "",
     }
 
 
-def _seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+def _median_s(work: Callable[[], object], device: torch.device, repeats: int) -> float:
     """The median time of `work`, after one run to warm up."""
-    times = []
-    for _ in range(repeats + 1):
-        _wait(device)
-        started = time.perf_counter()
-        work()
-        _wait(device)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+    return statistics.median([_seconds(work, device) for _ in range(repeats + 1)][1:])
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
 
 
 def _wait(device: torch.device) -> None:
