@@ -36,12 +36,20 @@ def heading(device: str) -> str:
 
 
 def pipeline(images: Path, output: Path) -> list[Row]:
-    """The job with the demo's networks against a plain loop, one thread each."""
+    """The job with the demo's networks on two small windows against a plain loop, one thread each."""
     from proxyclip.pipeline.throughput import benchmark_pipeline
 
     vocabulary = str(DEMO / "vocabulary.json")
     return benchmark_pipeline(
-        LabelOptions(str(images), str(output), vocabulary, preset="demo", shard_size=25, threads=1)
+        LabelOptions(
+            *(str(images), str(output), vocabulary),
+            preset="demo",
+            short_side=112,
+            crop=112,
+            stride=112,
+            shard_size=25,
+            threads=1,
+        )
     )
 
 

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
 
 import psutil
 
-KINDS = ("actors", "decoders", "readers and writers", "driver", "Ray's daemons")
 
+class Accounts:
+    """CPU seconds and memory of a driver and all that it started, from samples: who ends is not forgotten."""
 
-def cpu_seconds(root: psutil.Process) -> Counter[str]:
-    """CPU seconds so far of a driver and all that it started, by kind of process."""
-    seconds: Counter[str] = Counter()
-    for process, kind in _processes(root):
-        with contextlib.suppress(psutil.Error):
-            times = process.cpu_times()
-            seconds[kind] += times.user + times.system
-    return seconds
+    def __init__(self, driver: psutil.Process) -> None:
+        self._driver = driver
+        self._seen: dict[int, tuple[str, float, float]] = {}  # by process id: kind, CPU seconds, peak MB
 
+    def cpu_seconds(self) -> Counter[str]:
+        """CPU seconds so far, by kind of process."""
+        self._sample()
+        total: Counter[str] = Counter()
+        for kind, seconds, _ in self._seen.values():
+            total[kind] += seconds  # type: ignore[assignment]  # typeshed's counters count whole things
+        return total
 
-def peak_rss_mb(root: psutil.Process) -> Counter[str]:
-    """The largest memory that one process of each kind holds now, in MB; shared memory counts for each that sees it."""
-    peak: Counter[str] = Counter()
-    for process, kind in _processes(root):
-        with contextlib.suppress(psutil.Error):
-            peak[kind] = max(peak[kind], process.memory_info().rss / 1e6)
-    return peak
+    def peak_mb(self, kind: str) -> float:
+        """The most memory that one process of a kind was seen with, in MB."""
+        return max((peak for found, _, peak in self._seen.values() if found == kind), default=0.0)
 
-
-def _processes(root: psutil.Process) -> Iterator[tuple[psutil.Process, str]]:
-    yield root, "driver"
-    for process in root.children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            yield process, _kind(" ".join(process.cmdline()))
+    def _sample(self) -> None:
+        for process in (self._driver, *self._driver.children(recursive=True)):
+            with contextlib.suppress(psutil.Error), process.oneshot():
+                command, times = " ".join(process.cmdline()), process.cpu_times()
+                kind, _, peak = self._seen.get(process.pid, ("", 0.0, 0.0))
+                if command or not kind:  # of one that just died it is empty
+                    kind = "driver" if process.pid == self._driver.pid else _kind(command)
+                memory = process.memory_info().rss / 1e6
+                self._seen[process.pid] = (kind, times.user + times.system, max(peak, memory))
 
 
 def _kind(command: str) -> str:
@@ -43,7 +44,8 @@ def _kind(command: str) -> str:
         return "decoders"
     if "MapWorker" in command:
         return "actors"
-    # Idle ones, too: reading and writing share their workers.
-    if command.startswith("ray::") and not command.endswith("Agent"):
+    # Idle ones, too: reading and writing share their workers. Ray's own actors have names with an underscore.
+    name = command.removeprefix("ray::")
+    if name != command and not name.startswith("_") and "Agent" not in name and "Tracker" not in name:
         return "readers and writers"
-    return "Ray's daemons"
+    return "Ray's own"

@@ -29,7 +29,7 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
         local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         with (
             contextlib.nullcontext() if verbose else _quiet_core(),
-            _on_loopback() if address == "local" else contextlib.nullcontext(),
+            on_loopback() if address == "local" else contextlib.nullcontext(),
         ):
             ray.init(
                 address=address,
@@ -47,7 +47,7 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
+def on_loopback() -> Iterator[None]:
     """Keep a cluster that is started here on 127.0.0.1, with all its ports.
 
     On macOS and Windows Ray does so by itself. Elsewhere it takes the address that other machines know, also where

@@ -203,8 +203,11 @@ def _label_pending(
         options.image_timeout_s,
     )
     if not manifest.storage.exists(EMBEDDINGS_KEY):
-        embed = ray.remote(write_text_embeddings).options(**resources)
-        summary.retries += ray.get(embed.remote(manifest.storage, config.model, device))
+        if num_gpus:
+            embed = ray.remote(write_text_embeddings).options(**resources)
+            summary.retries += ray.get(embed.remote(manifest.storage, config.model, device))
+        else:  # a worker would first have to start
+            summary.retries += write_text_embeddings(manifest.storage, config.model, device)
 
     totals = manifest.totals()
     done = totals.labelled + totals.failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
@@ -21,8 +22,8 @@ from proxyclip.config import LabelOptions, SegmenterConfig, recipe_fields
 from proxyclip.dataset.images import list_images
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.store import Storage
-from proxyclip.pipeline.accounts import cpu_seconds
-from proxyclip.pipeline.cluster import configure_data
+from proxyclip.pipeline.accounts import Accounts
+from proxyclip.pipeline.cluster import configure_data, on_loopback
 from proxyclip.pipeline.graph import label_graph
 from proxyclip.pipeline.prepare import write_vocabulary
 from proxyclip.pipeline.source import ShardSource
@@ -34,8 +35,8 @@ from proxyclip.vocabulary import Vocabulary
 SHARD_SIZE = 64
 IMAGE_HW = (375, 500)
 
-# Shards of each actor that are left out at the start and at the end, when not all of them work.
-_EDGE = 2
+# Seconds that a run takes where nothing but the accelerators holds it up, and images/s that no run here reaches.
+_RUN_S, _CEILING = 40, 400
 
 
 @dataclass(frozen=True)
@@ -131,33 +132,36 @@ def benchmark_scaling(images: str, seconds_per_image: float, actors: tuple[int, 
 
 
 def _measure(images: str, seconds_per_image: float, actors: int) -> Measured:
-    # Ray's own switch for machines that must not listen to the network.
+    # Ray's own switch for machines that must not listen to the network, for what it starts.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     with tempfile.TemporaryDirectory() as folder:
-        shards = actors * (2 * _EDGE + max(round(8 / seconds_per_image / SHARD_SIZE), 6))
+        shards = round(_RUN_S * min(actors / seconds_per_image, _CEILING) / SHARD_SIZE)
+        # Workers of all nodes have started after a while; in the end not all of them have work.
+        begin, end = shards // 2, shards - 3 * actors
         source, stage = _prepare(Path(images), Path(folder), shards)
         head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 300 * 2**20}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        for _ in range(actors):
-            cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=300 * 2**20)
-        ray.init(cluster.address, log_to_driver=False)
+        with on_loopback():
+            cluster = Cluster(initialize_head=True, head_node_args=head)
+            for _ in range(actors):
+                cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=300 * 2**20)
+            ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         configure_data(verbose=False)
         everybody = ray.remote(_Everybody).options(num_cpus=0).remote()
         writer = WriteShards(stage.output, Vocabulary.from_names(list("abcde")), stage.confidence_stride)
         arguments = (stage, seconds_per_image, everybody, actors)
         graph = label_graph(source, StandIn, arguments, writer, actors, {"num_gpus": 1})
-        driver, times = psutil.Process(), [(0.0, Counter[str]())]
+        accounts, times = Accounts(psutil.Process()), [(0.0, Counter[str]())]
         batches: Iterator[Any] = iter(graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
         for batch in batches:
             for receipt in batch.to_pylist():
                 if receipt["error"]:
                     raise RuntimeError(receipt["error"])
-                edge = len(times) in (_EDGE * actors, shards - _EDGE * actors)
-                times.append((time.perf_counter(), cpu_seconds(driver) if edge else times[-1][1]))
-        (first_s, first_cpu), (last_s, last_cpu) = times[_EDGE * actors], times[shards - _EDGE * actors]
+                edge = len(times) in (begin, end)
+                times.append((time.perf_counter(), accounts.cpu_seconds() if edge else times[-1][1]))
+        (first_s, first_cpu), (last_s, last_cpu) = times[begin], times[end]
         ray.shutdown()
         cluster.shutdown()
-    images_between = (shards - 2 * _EDGE * actors) * SHARD_SIZE
+    images_between = (end - begin) * SHARD_SIZE
     seconds = last_cpu - first_cpu
     return Measured(
         actors,

@@ -19,13 +19,13 @@ from proxyclip.config import LabelOptions
 from proxyclip.dataset.masks import encode_confidence, encode_mask
 from proxyclip.image import read_image
 from proxyclip.models.segmenter import Segmenter
-from proxyclip.pipeline.accounts import cpu_seconds, peak_rss_mb
+from proxyclip.pipeline.accounts import Accounts
 from proxyclip.pipeline.label import label
 from proxyclip.pipeline.recipe import segmenter_config
 from proxyclip.pipeline.worker import stored
 from proxyclip.vocabulary import Vocabulary
 
-_POLL_S = 0.02
+_POLL_S = 0.1
 
 
 @dataclass
@@ -43,14 +43,14 @@ class JobTimes:
     """The job between its first and its last commit, and what came before.
 
     images, seconds, cpu_s (by kind of process): from the first commit on. first_shard_s: from the start of the
-    process to the first commit. peak_mb: the largest process of each kind.
+    process to the first commit. actor_mb: the most memory that the actor had.
     """
 
     images: int
     seconds: float
     cpu_s: Counter[str]
     first_shard_s: float
-    peak_mb: Counter[str]
+    actor_mb: float
 
 
 def in_a_process(work: Any, *arguments: Any) -> Any:
@@ -106,17 +106,13 @@ def time_job(options: LabelOptions) -> JobTimes:
     process = multiprocessing.get_context("spawn").Process(target=label, args=(options,))
     started = time.perf_counter()
     process.start()
-    job = psutil.Process(process.pid)
+    accounts = Accounts(psutil.Process(process.pid))
     first = last = None
-    peak: Counter[str] = Counter()
     while process.is_alive() and last is None:
         done = len(list(commits.glob("*.json"))) if commits.is_dir() else 0
-        if done and first is None:
-            first = (time.perf_counter(), cpu_seconds(job), done)
-        if done == shards:
-            last = (time.perf_counter(), cpu_seconds(job), done)
-        elif first is not None:
-            peak |= peak_rss_mb(job)
+        now = (time.perf_counter(), accounts.cpu_seconds(), done)
+        first = first or (now if done else None)
+        last = now if done == shards else None
         time.sleep(_POLL_S)
     process.join()
     if first is None or last is None or process.exitcode:
@@ -128,7 +124,7 @@ def time_job(options: LabelOptions) -> JobTimes:
         seconds=last[0] - first[0],
         cpu_s=last[1] - first[1],
         first_shard_s=first[0] - started,
-        peak_mb=peak,
+        actor_mb=accounts.peak_mb("actors"),
     )
 
 
@@ -147,5 +143,5 @@ def benchmark_pipeline(options: LabelOptions) -> list[dict[str, str]]:
     columns = ("", "images/s", "of the loop", "CPU ms an image", "of which")
     table = [dict(zip(columns, row, strict=True)) for row in rows]
     table[0] |= {"first shard, s": "", "largest actor, MB": ""}
-    table[1] |= {"first shard, s": f"{job.first_shard_s:.1f}", "largest actor, MB": f"{job.peak_mb['actors']:.0f}"}
+    table[1] |= {"first shard, s": f"{job.first_shard_s:.1f}", "largest actor, MB": f"{job.actor_mb:.0f}"}
     return table
