@@ -10,7 +10,8 @@ from tiny import LargestTensor
 
 from proxyclip.config import WindowConfig
 from proxyclip.models import decode
-from proxyclip.models.decode import Queries, decode_features, dense_logits
+from proxyclip.models.decode import decode_features, dense_logits
+from proxyclip.models.queries import Queries
 from proxyclip.models.windows import plan_windows
 
 WINDOWS = WindowConfig(short_side=56, long_side=300, crop=40, stride=20, pad_multiple=8)
@@ -156,3 +157,17 @@ def test_a_class_that_may_not_win_cannot_overflow_the_softmax():
     assert (decoded.winner == 0).all()
     assert torch.isfinite(decoded.confidence).all()
     assert torch.isfinite(decoded.margin).all()
+
+
+@pytest.mark.parametrize("counts", [[1, 2], [1, 3, 2], [2, 1, 7], [1] * 5], ids=str)
+def test_a_query_of_two_classes_is_the_first_ones(counts):
+    """Published lists have some. Whatever order maxima are taken in, the class that comes first wins the tie."""
+    features, plan, embeddings, query_class = random_case((20, 30), counts, seed=3)
+    embeddings[query_class == len(counts) - 1] = embeddings[0].clone()
+    decoded = decoded_from(features, plan, embeddings, query_class, logit_scale=40.0)
+    assert not (decoded.winner == len(counts) - 1).any()
+    won = decoded.winner == 0
+    assert won.any()
+    logits = dense_logits(features, plan, embeddings)
+    by_itself = logits[0] >= torch.cat([logits[1 : counts[0]], logits[:1]]).amax(dim=0)
+    assert (decoded.margin[won & by_itself] < 1e-6).all()

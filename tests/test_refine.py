@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from tiny import LargestTensor
 
 from proxyclip.config import WindowConfig
-from proxyclip.models.decode import Queries, decode_features, dense_logits
+from proxyclip.models.decode import decode_features, dense_logits
+from proxyclip.models.queries import Queries
 from proxyclip.models.refine import pamr, pamr_affinity
 from proxyclip.models.windows import plan_windows
 

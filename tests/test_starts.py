@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tiny import random_image
 from proxyclip.dataset.commits import committed
 from proxyclip.dataset.store import Storage
 from proxyclip.dataset.verify import verify
+from proxyclip.pipeline.starts import Turns
 
 ROOT = Path(__file__).resolve().parents[1]
 POISON_PX = 77
@@ -78,3 +80,31 @@ def test_a_shard_that_keeps_killing_its_actor_is_set_aside(command, tmp_path, mo
     assert not report.problems
     assert not report.unfinished
     assert report.images == 9
+
+
+def test_a_suspect_waits_until_it_is_alone_and_nobody_joins_it():
+    turns, log = Turns(2), []
+    inside, leave = threading.Semaphore(0), threading.Event()
+
+    def work(name: str, alone: bool) -> None:
+        with turns.take(alone=alone):
+            log.append(name)
+            inside.release()
+            leave.wait(10)
+
+    def start(name: str, *, alone: bool = False) -> threading.Thread:
+        thread = threading.Thread(target=work, args=(name, alone))
+        thread.start()
+        return thread
+
+    threads = [start("a"), start("b")]
+    assert all(inside.acquire(timeout=10) for _ in range(2))  # both at once
+    threads += [start("suspect", alone=True)]
+    while not turns._door.locked():  # it waits in the door
+        assert threads[2].is_alive()
+    threads += [start("c")]
+    assert not inside.acquire(timeout=0.2)
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    assert log[2:] == ["suspect", "c"]

@@ -9,14 +9,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from proxyclip.models.queries import Queries
 from proxyclip.models.windows import AxisPlan, WindowPlan, stitch_matrix
 
 # Logits held at once. On a CPU they stay in its cache (8 MB of float32); a GPU wants long kernels (512 MB).
 LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**27}
-
-
-# Queries that a class may have to be counted with the others of its kind.
-_FEW = 4
 
 
 @dataclass(frozen=True)
@@ -27,28 +24,6 @@ class Decoded:
     winner: Tensor
     confidence: Tensor
     margin: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Queries:
-    """The queries of a vocabulary on a device, with all that is found out about them once.
-
-    embeddings: (Q, E) unit rows. distinct, inverse: those that differ, (D, E), and which of them each query is.
-    """
-
-    embeddings: Tensor
-    distinct: Tensor
-    inverse: Tensor | None  # None where all differ
-    classes: _Classes
-
-    @classmethod
-    def of(cls, embeddings: Tensor, query_class: Tensor) -> Queries:
-        """embeddings: (Q, E) unit rows. query_class: (Q,) class of each query, ascending from 0."""
-        distinct, inverse = embeddings.unique(dim=0, return_inverse=True)
-        # Equal queries in different columns of a product may round differently, and a tie would be none.
-        if len(distinct) == len(embeddings):
-            return cls(embeddings, embeddings, None, _Classes(query_class))
-        return cls(embeddings, distinct, inverse, _Classes(query_class))
 
 
 def decode_features(
@@ -149,8 +124,8 @@ class _Stitch:
         tile once, and kept while the tiles below need them.
         """
         height, width = self.image_hw
-        embeddings = (scale * queries.distinct).T.contiguous()  # (E, Q)
-        h, w = self._tile_hw(at_once // len(queries.embeddings))
+        embeddings = (scale * queries.columns).T.contiguous()  # (E, Q)
+        h, w = self._tile_hw(at_once // len(queries.columns))
         for left in range(0, width, w):
             columns = slice(left, left + w)
             used_x = self.x.used(columns)
@@ -164,7 +139,10 @@ class _Stitch:
                     more = to_x @ (self.grid[new][:, used_x] @ embeddings)  # (new, w, Q)
                     seen, wide = torch.cat([seen[kept], new]), torch.cat([wide[kept], more])
                 tile = (self.y.matrix[rows, seen] @ wide.flatten(1)).unflatten(1, wide.shape[1:])
-                yield rows, columns, tile if queries.inverse is None else tile[..., queries.inverse]
+                for column, twin in queries.twins:
+                    # Equal queries in different columns of a product may round differently, and a tie would be none.
+                    tile[..., column] = tile[..., twin]
+                yield rows, columns, tile
 
     def _tile_hw(self, pixels: int) -> tuple[int, int]:
         """Height and width of a tile that has at most `pixels` pixels, and sees no more rows of the grid than that."""
@@ -177,49 +155,6 @@ class _Stitch:
         return h, w
 
 
-class _Classes:
-    """Which queries belong to which class."""
-
-    def __init__(self, query_class: Tensor) -> None:
-        counts = torch.bincount(query_class)
-        self.counts: list[int] = counts.tolist()
-        self.count = len(self.counts)
-        self.first = (counts.cumsum(0) - counts).to(query_class.device)  # (K,) first query of each class
-        # Of the classes with a second query, a third and so on the next is taken for all at once; the few that have
-        # many queries are taken one by one.
-        few = counts <= _FEW
-        ranks = range(1, max((count for count in self.counts if count <= _FEW), default=0))
-        self.further = [((counts > rank) & few).nonzero().flatten() for rank in ranks]
-        starts = self.first.tolist()
-        self.many = [
-            (index, slice(starts[index], starts[index] + count))
-            for index, count in enumerate(self.counts)
-            if count > _FEW
-        ]
-
-    def maximum(self, logits: Tensor) -> Tensor:
-        """Maximum over the queries of each class: (..., Q) to (..., K)."""
-        if self.count == logits.shape[-1]:
-            return logits
-        by_class = logits[..., self.first]
-        for rank, classes in enumerate(self.further, start=1):
-            others = logits[..., self.first[classes] + rank]
-            by_class[..., classes] = torch.maximum(by_class[..., classes], others)
-        for index, queries in self.many:
-            by_class[..., index] = logits[..., queries].amax(dim=-1)
-        return by_class
-
-    def chunks(self, wanted: int) -> Iterator[tuple[slice, slice]]:
-        """Runs of whole classes, near `wanted` queries each: their queries, and themselves."""
-        start = first = stop = 0
-        for index, count in enumerate(self.counts):
-            if stop > start and stop + count - start > wanted:
-                yield slice(start, stop), slice(first, index)
-                start, first = stop, index
-            stop += count
-        yield slice(start, stop), slice(first, self.count)
-
-
 def _decode_tiles(
     stitch: _Stitch, queries: Queries, logit_scale: float, allowed: Tensor | None, at_once: int
 ) -> Decoded:
@@ -229,9 +164,10 @@ def _decode_tiles(
         by_class = queries.classes.maximum(logits)
         peak = by_class.amax(dim=-1, keepdim=True)
         if allowed is not None:
-            by_class = by_class.masked_fill(~allowed, -torch.inf)
-        best, winner = by_class.max(dim=-1, keepdim=True)
-        second = _runner_up(by_class, winner, dim=-1)
+            by_class = by_class.masked_fill(~allowed[queries.classes.order], -torch.inf)
+        best, index = by_class.max(dim=-1, keepdim=True)
+        winner = queries.classes.winner(by_class, best, index)
+        second = _runner_up(by_class, index, dim=-1)
         total = (logits - peak).exp_().sum(dim=-1, keepdim=True)
         confidence = (best - peak).exp_() / total
         decoded.winner[rows, columns] = winner[..., 0]

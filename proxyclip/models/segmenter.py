@@ -20,8 +20,9 @@ from proxyclip.models.attention import method_named, mix_by_proxy, proxy_attenti
 from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.clip_timm import as_clip
 from proxyclip.models.cpu_kernels import CpuKernels
-from proxyclip.models.decode import LOGITS_AT_ONCE, Decoded, Queries, decode_features, dense_logits
+from proxyclip.models.decode import LOGITS_AT_ONCE, Decoded, decode_features, dense_logits
 from proxyclip.models.memory import Portion
+from proxyclip.models.queries import Queries
 from proxyclip.models.refine import pamr, pamr_affinity
 from proxyclip.models.segmentation import DenseFeatures, Segmentation
 from proxyclip.models.text import cached_embeddings

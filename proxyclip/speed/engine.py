@@ -23,7 +23,8 @@ from proxyclip.image import resize_image
 from proxyclip.models.attention import mix_by_proxy, proxy_attention, resize_values
 from proxyclip.models.cost import gflop_per_image
 from proxyclip.models.cpu_kernels import CpuKernels
-from proxyclip.models.decode import Queries, decode_features
+from proxyclip.models.decode import decode_features
+from proxyclip.models.queries import Queries
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.text import cached_embeddings
 from proxyclip.models.windows import plan_windows
