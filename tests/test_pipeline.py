@@ -501,3 +501,21 @@ def test_a_storage_that_is_down_at_the_end_does_not_hide_what_failed(options, mo
     assert summary.stopped == "the output cannot be read any more: storage: s3://bucket: down"
     assert len(summary.shard_errors) == 20
     assert summary.exit_code == 1
+
+
+def test_quality_and_fast_decode_are_part_of_the_recipe(options):
+    label(options)
+    for changes in ({"quality": "fast"}, {"fast_decode": True}):
+        with pytest.raises(ValueError, match=r"proxy_scale|fast_decode"):
+            label(dataclasses.replace(options, **changes))
+
+
+def test_the_fast_job_writes_what_the_fast_library_predicts(options, corpus):
+    chosen = dataclasses.replace(options, quality="fast", fast_decode=True, short_side=28)
+    assert label(chosen).exit_code == 0
+    vocabulary = Vocabulary.load(chosen.vocabulary)
+    config = segmenter_config(chosen, vocabulary)
+    assert (config.model.proxy_scale, config.windows.fast_decode) == (0.5, True)
+    segmenter = Segmenter.from_config(config)
+    for row in read_masks(Storage(chosen.output)):
+        np.testing.assert_array_equal(decode_mask(row.mask), segmenter.predict(corpus / row.uri, vocabulary).mask)
