@@ -212,7 +212,7 @@ class LabelShards:
         try:
             features = self._segmenter.encode_batch([image for _, image in group])
             return [{"uri": uri, **self._stored(dense)} for (uri, _), dense in zip(group, features, strict=True)]
-        except (OutOfMemory, MemoryError):
+        except (OutOfMemory, MemoryError, torch.OutOfMemoryError):
             return None
 
     def _stored(self, features: DenseFeatures) -> dict[str, Any]:
