@@ -31,7 +31,9 @@ class ChaosCluster:
         self._cpus = cpus_per_node
         # Ray's own switch for machines that must not listen to the network.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        head = {"num_cpus": cpus_per_node, "include_dashboard": False}
+        # A machine with more to do than it can answers late; a node that is dead refuses at once.
+        patience = {"health_check_timeout_ms": 60_000}
+        head = {"num_cpus": cpus_per_node, "include_dashboard": False, "_system_config": patience}
         self._cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=head)
         self._nodes = [self._cluster.add_node(num_cpus=cpus_per_node) for _ in range(num_nodes - 1)]
         self.address: str = self._cluster.address
