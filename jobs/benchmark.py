@@ -86,4 +86,4 @@ def main(options: EngineOptions, parts: tuple[Part, ...] = get_args(Part), pipel
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, config=(tyro.conf.OmitArgPrefixes,))
