@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import tyro
@@ -32,14 +34,23 @@ def report(summary: Summary, options: LabelOptions) -> None:
         print(f"{summary.shards - summary.committed} shards are left; the same command goes on.", file=sys.stderr)
 
 
+def run(options: LabelOptions) -> Summary:
+    """`proxyclip.label`, with its imports beside the start of Ray; both take seconds, which --help need not wait."""
+    from proxyclip.pipeline.cluster import cluster
+
+    with ThreadPoolExecutor(1) as beside:
+        module = beside.submit(import_module, "proxyclip.pipeline.label")
+        with cluster(options.address, verbose=options.verbose):
+            summary: Summary = module.result().label(options)
+            return summary
+
+
 def main() -> int:
     """Parse, label, report; the exit code of `LabelOptions`."""
     logging.basicConfig(format="%(levelname)s %(message)s")
     try:
         options = tyro.cli(LabelOptions)
-        from proxyclip.pipeline.label import label  # torch and ray take seconds that --help need not wait
-
-        summary = label(options)
+        summary = run(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -202,9 +202,7 @@ def test_resize_is_bilinear_without_antialias(shape, size_hw):
     chw = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     exact = torch.nn.functional.interpolate(chw, size=size_hw, mode="bilinear", align_corners=False, antialias=False)
     exact = exact[0].permute(1, 2, 0).numpy()
-    assert (
-        np.abs(resize_image(image, size_hw) - exact).max() < 0.51
-    )  # rounded to nearest; torch has its coordinates in float32
+    assert np.abs(resize_image(image, size_hw) - exact).max() < 1.05  # OpenCV's weights have 11 bits
 
 
 def test_resize_to_the_same_size_is_the_image():

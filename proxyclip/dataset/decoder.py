@@ -19,6 +19,7 @@ from dataclasses import asdict
 from queue import LifoQueue
 from time import monotonic
 
+import cv2
 import numpy as np
 
 from proxyclip.config import WindowConfig
@@ -173,6 +174,7 @@ def serve(settings: str) -> None:
     fields, timeout_s = json.loads(settings)
     windows = WindowConfig(**fields)
     _limit()
+    cv2.setNumThreads(1)  # the pool has a process for each core
     link = socket.socket(fileno=0)
     with contextlib.suppress(ConnectionError):  # the parent ended
         link.sendall(b"\0")
