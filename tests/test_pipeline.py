@@ -317,7 +317,7 @@ def test_stages_run_side_by_side(options, capsys):
     vocabulary = Vocabulary.load(options.vocabulary)
     source = ShardSource(options.input, options.output, [ShardRange(0, (0,))])
     worker = WorkerConfig(segmenter_config(options, vocabulary), options.output, "cpu", 1, 1, 4, 60)
-    writer = WriteShards(options.output, vocabulary, 4)
+    writer = WriteShards(options.output, vocabulary.class_names)
     graph = label_graph(source, LabelShards, (worker,), writer, 1, {"num_cpus": 1})
     graph.explain()
     plan = capsys.readouterr().out.partition("Physical Plan (Optimized)")[2]

@@ -246,7 +246,7 @@ def _receipts(
     per_task = min(max(shards // (8 * options.concurrency), 1), SHARDS_PER_TASK)
     ranges = [shards for part in pending for shards in part.split(per_task)]
     source = ShardSource(options.input, options.output, ranges)
-    writer = WriteShards(options.output, read_vocabulary(manifest.storage), options.confidence_stride)
+    writer = WriteShards(options.output, read_vocabulary(manifest.storage).class_names)
     dataset = label_graph(source, LabelShards, (worker, Starts()), writer, options.concurrency, resources)
     batches: Iterator[Any] = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     for batch in batches:

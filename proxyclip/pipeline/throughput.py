@@ -16,13 +16,12 @@ import psutil
 import torch
 
 from proxyclip.config import LabelOptions
-from proxyclip.dataset.masks import encode_confidence, encode_mask
 from proxyclip.image import read_image
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.pipeline.accounts import Accounts
 from proxyclip.pipeline.label import label
 from proxyclip.pipeline.recipe import segmenter_config
-from proxyclip.pipeline.worker import stored
+from proxyclip.pipeline.worker import compressed, stored
 from proxyclip.vocabulary import Vocabulary
 
 _POLL_S = 0.1
@@ -86,16 +85,10 @@ def time_loop(options: LabelOptions) -> LoopTimes:
         with stage("labels"):
             row = stored(segmenter.labels(features, vocabulary), vocabulary.num_classes, stride)
         with stage("PNG"):
-            mask = _array(row["mask"], row["height"], row["width"])
-            encode_mask(mask, colours)
-            encode_confidence(_array(row["confidence"], -(-row["height"] // stride), -(-row["width"] // stride)))
+            compressed(row, colours)
     times.images = len(files)
     times.seconds, times.cpu_s = time.perf_counter() - started, time.process_time() - cpu
     return times
-
-
-def _array(data: bytes, height: int, width: int) -> Any:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(height, width).numpy()
 
 
 def time_job(options: LabelOptions) -> JobTimes:

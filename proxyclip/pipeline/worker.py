@@ -1,4 +1,4 @@
-"""Label stage: an actor that holds the networks and turns encoded images into raw masks."""
+"""Label stage: an actor that holds the networks and turns encoded images into masks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 
 from proxyclip.config import SegmenterConfig
 from proxyclip.dataset.decoder import DecoderPool
+from proxyclip.dataset.masks import encode_confidence, encode_mask
 from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.store import Storage
 from proxyclip.image import ImageError, ResizedImage
@@ -26,6 +28,7 @@ from proxyclip.models.reduce import class_sums, reduce_confidence
 from proxyclip.models.segmentation import DenseFeatures
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.windows import plan_windows
+from proxyclip.pipeline.device import Device
 from proxyclip.pipeline.prepare import read_vocabulary
 from proxyclip.pipeline.starts import Starts, Turns
 from proxyclip.vocabulary import Vocabulary, ignore_label
@@ -41,14 +44,15 @@ SHARDS_AT_ONCE = 2
 
 Group: TypeAlias = "list[tuple[str, ResizedImage]]"
 Labels: TypeAlias = "Future[list[dict[str, Any]] | None]"
+Decoding: TypeAlias = "tuple[str, ResizedImage | None, dict[str, str]]"
 
 _IMAGE = pa.struct(
     [
         ("uri", pa.string()),
         ("height", pa.int32()),
         ("width", pa.int32()),
-        ("mask", pa.large_binary()),  # raw uint8 or uint16, (height, width)
-        ("confidence", pa.large_binary()),  # raw uint8, (ceil(height / stride), ceil(width / stride))
+        ("mask", pa.large_binary()),  # PNG, as is the confidence; raw ones would fill the object store
+        ("confidence", pa.large_binary()),
         ("classes", pa.list_(pa.int32())),
         ("pixels", pa.list_(pa.int64())),
         ("class_confidence", pa.list_(pa.float64())),
@@ -92,9 +96,9 @@ class LabelShards:
         self._config = config
         self._starts = starts
         self._turns = Turns(SHARDS_AT_ONCE)
-        # One thread, since each that computes would have CPU threads of its own.
-        self._device = ThreadPoolExecutor(1, "device", torch.set_num_threads, (config.threads,))
-        self._segmenter = self._device.submit(self._load).result()
+        self._order = count()
+        self._device = Device(config.threads)
+        self._segmenter = self._device.submit(next(self._order), self._load).result()
         self._ahead = max(config.threads, 2)
         self._decoders = DecoderPool(self._ahead, config.segmenter.windows, config.image_timeout_s)
         self._pool = ThreadPoolExecutor(self._ahead, "decode")  # each waits for a decoder
@@ -117,7 +121,8 @@ class LabelShards:
             try:
                 if error is None:
                     with self._turn(row["shard"]):
-                        images, failures = self._label(row["uris"], row["data"], row["fetch_errors"])
+                        decoded = self._decoded(row["uris"], row["data"], row["fetch_errors"])
+                        images, failures = self._label(decoded, next(self._order))
             except Exception as problem:  # the run goes on; the driver lists it
                 error = "".join(traceback.format_exception_only(problem)).strip()
             retries = row["retries"] + take_retries()
@@ -136,30 +141,45 @@ class LabelShards:
             self._starts.add(shard)
             yield
 
-    def _label(
-        self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]
-    ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    def _label(self, decoded: Iterator[Decoding], order: int) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+        """Rows of images and failures. order: of this shard among all; earlier ones go to the networks first."""
         labelled: list[dict[str, Any]] = []
         failures: list[dict[str, str]] = []
         too_large: list[dict[str, str]] = []
         ahead: deque[tuple[Group, Labels]] = deque()
 
+        def submit(group: Group) -> None:
+            ahead.append((group, self._device.submit(order, self._labels, group)))
+
         def collect(at_most: int) -> None:
             while len(ahead) > at_most:
-                self._collect(*ahead.popleft(), labelled, too_large)
+                group, labels = ahead.popleft()
+                found = labels.result()
+                if found is not None:
+                    labelled.extend(compressed(image, self._vocabulary.colours) for image in found)
+                elif len(group) > 1:  # memory did not suffice; one by one the result is the same
+                    for one in group:
+                        submit([one])
+                else:
+                    ((uri, image),) = group
+                    height, width = image.original_hw
+                    reason = f"{width} x {height} pixels need more memory than there is"
+                    too_large.append({"uri": uri, "stage": "segment", "status": "out_of_memory", "reason": reason})
 
         group: Group = []
-        for uri, image, failure in self._decoded(uris, data, fetch_errors):
+        windows = 0
+        for uri, image, failure in decoded:
             if image is None:
                 failures.append({"uri": uri, **failure})
                 continue
             group.append((uri, image))
-            if self._is_full(group):
-                ahead.append((group, self._device.submit(self._labels, group)))
-                group = []
+            windows += plan_windows(image.original_hw, self._config.segmenter.windows).num_windows
+            if windows >= BATCHES_AT_ONCE * self._segmenter.windows_at_once:
+                submit(group)
+                group, windows = [], 0
                 collect(GROUPS_AHEAD - 1)
         if group:
-            ahead.append((group, self._device.submit(self._labels, group)))
+            submit(group)
         collect(0)
         if len(too_large) > 1 and not labelled:  # not their fault, and must not be recorded as theirs
             raise OutOfMemory(f"none of the {len(too_large)} images of the shard fitted; {too_large[0]['reason']}")
@@ -167,7 +187,7 @@ class LabelShards:
 
     def _decoded(
         self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]
-    ) -> Iterator[tuple[str, ResizedImage | None, dict[str, str]]]:
+    ) -> Iterator[Decoding]:
         """Images in order, a few of them decoded ahead; None with a failure for what is none."""
         ahead: deque[tuple[str, Future[Any]]] = deque()
         for uri, encoded, fetch_error in zip(uris, data, fetch_errors, strict=True):
@@ -178,11 +198,6 @@ class LabelShards:
         for uri, future in ahead:
             yield uri, *future.result()
 
-    def _is_full(self, group: Group) -> bool:
-        windows = self._config.segmenter.windows
-        count = sum(plan_windows(image.original_hw, windows).num_windows for _, image in group)
-        return count >= BATCHES_AT_ONCE * self._segmenter.windows_at_once
-
     def _decode(self, data: bytes | None, fetch_error: str | None) -> tuple[ResizedImage | None, dict[str, str]]:
         if data is None:
             return None, {"stage": "fetch", "status": "fetch_failed", "reason": fetch_error or "no data"}
@@ -190,22 +205,6 @@ class LabelShards:
             return self._decoders.read(data), {}
         except ImageError as error:
             return None, {"stage": "decode", "status": error.status, "reason": error.reason}
-
-    def _collect(
-        self, group: Group, labels: Labels, labelled: list[dict[str, Any]], too_large: list[dict[str, str]]
-    ) -> None:
-        """The labels of a group. Where memory does not suffice, of each of its images alone, which is the same."""
-        found = labels.result()
-        if found is not None:
-            labelled += found
-        elif len(group) > 1:
-            for one in group:
-                self._collect([one], self._device.submit(self._labels, [one]), labelled, too_large)
-        else:
-            ((uri, image),) = group
-            height, width = image.original_hw
-            reason = f"{width} x {height} pixels need more memory than there is"
-            too_large.append({"uri": uri, "stage": "segment", "status": "out_of_memory", "reason": reason})
 
     def _labels(self, group: Group) -> list[dict[str, Any]] | None:
         """What is stored of each image, or None where memory does not suffice."""
@@ -222,7 +221,10 @@ class LabelShards:
 
 @torch.inference_mode()
 def stored(labels: Decoded, num_classes: int, confidence_stride: int) -> dict[str, Any]:
-    """What is stored of an image's labels; confidences are means over pixels that have a label."""
+    """What is stored of an image's labels, mask and confidence as arrays yet (see `compressed`).
+
+    Confidences of classes are means over the pixels that have a label.
+    """
     ignore = ignore_label(num_classes)
     winner = labels.winner.clamp(max=num_classes)
     pixels, sums = (part.cpu().numpy() for part in class_sums(winner, labels.confidence, num_classes + 1))
@@ -232,11 +234,20 @@ def stored(labels: Decoded, num_classes: int, confidence_stride: int) -> dict[st
     return {
         "height": mask.shape[0],
         "width": mask.shape[1],
-        "mask": mask.cpu().numpy().astype(np.uint8 if ignore == 255 else np.uint16, copy=False).tobytes(),
-        "confidence": reduce_confidence(labels.confidence, confidence_stride).cpu().numpy().tobytes(),
+        "mask": mask.cpu().numpy().astype(np.uint8 if ignore == 255 else np.uint16, copy=False),
+        "confidence": reduce_confidence(labels.confidence, confidence_stride).cpu().numpy(),
         "classes": classes.tolist(),
         "pixels": pixels[classes].tolist(),
         "class_confidence": (sums[classes] / pixels[classes]).tolist(),
         "mean_confidence": float(sums[classes].sum() / labelled) if labelled else 0.0,
         "ignored": int(pixels.sum() - labelled),
+    }
+
+
+def compressed(image: dict[str, Any], colours: np.ndarray) -> dict[str, Any]:
+    """A row of `stored` with mask and confidence as PNG. Other threads go on meanwhile."""
+    return {
+        **image,
+        "mask": encode_mask(image["mask"], colours),
+        "confidence": encode_confidence(image["confidence"]),
     }

@@ -1,18 +1,16 @@
-"""Write stage: raw masks to PNG, one Parquet file and one commit per shard, a receipt to the driver."""
+"""Write stage: one Parquet file and one commit per shard, a receipt to the driver."""
 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from proxyclip.dataset.masks import encode_confidence, encode_mask
 from proxyclip.dataset.retry import take_retries
 from proxyclip.dataset.shards import Failure, LabelledImage, write_shard
 from proxyclip.dataset.store import Storage
-from proxyclip.vocabulary import Vocabulary, ignore_label
 
 RECEIPT_SCHEMA = pa.schema(
     [
@@ -28,11 +26,9 @@ RECEIPT_SCHEMA = pa.schema(
 class WriteShards:
     """Rows of `worker.RESULT_SCHEMA` to receipts."""
 
-    def __init__(self, output: str, vocabulary: Vocabulary, confidence_stride: int) -> None:
+    def __init__(self, output: str, class_names: Sequence[str]) -> None:
         self._output = Storage(output)
-        self._class_names = vocabulary.class_names
-        self._palette = vocabulary.colours
-        self._stride = confidence_stride
+        self._class_names = class_names
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         return pa.Table.from_pylist([self._write(row) for row in rows.to_pylist()], schema=RECEIPT_SCHEMA)
@@ -42,7 +38,7 @@ class WriteShards:
         labelled = failed = 0
         if error is None:
             try:
-                images = [self._compressed(image) for image in row["images"]]
+                images = [LabelledImage(**image) for image in row["images"]]
                 failures = [Failure(**failure) for failure in row["failures"]]
                 commit = write_shard(self._output, shard, images, failures, self._class_names)
                 labelled, failed = commit.labelled, commit.failed
@@ -50,10 +46,3 @@ class WriteShards:
                 error = "".join(traceback.format_exception_only(problem)).strip()
         retries = row["retries"] + take_retries()
         return {"shard": shard, "labelled": labelled, "failed": failed, "error": error, "retries": retries}
-
-    def _compressed(self, image: dict[str, Any]) -> LabelledImage:
-        height, width = image["height"], image["width"]
-        dtype = np.uint8 if ignore_label(len(self._class_names)) == 255 else np.uint16
-        mask = np.frombuffer(image.pop("mask"), dtype).reshape(height, width)
-        confidence = np.frombuffer(image.pop("confidence"), np.uint8).reshape(-(-height // self._stride), -1)
-        return LabelledImage(**image, mask=encode_mask(mask, self._palette), confidence=encode_confidence(confidence))
