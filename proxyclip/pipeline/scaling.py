@@ -32,13 +32,13 @@ from proxyclip.pipeline.worker import Group, LabelShards, WorkerConfig
 from proxyclip.pipeline.writer import WriteShards
 from proxyclip.vocabulary import Vocabulary
 
-SHARD_SIZE = 128
 IMAGE_HW = (375, 500)
+_SHARD_SIZE = 256  # the job's default
 
 _VOCABULARY = Vocabulary.from_names(list("abcde"))
 
 # Seconds that a run takes where nothing but the accelerators holds it up, and images/s that no run here reaches.
-_RUN_S, _CEILING = 40, 500
+_RUN_S, _CEILING = 80, 500
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,10 @@ def _measure(images: str, seconds_per_image: float, actors: int) -> Measured:
     # Ray's own switch for machines that must not listen to the network, for what it starts.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     with tempfile.TemporaryDirectory() as folder:
-        shards = round(_RUN_S * min(actors / seconds_per_image, _CEILING) / SHARD_SIZE)
+        shards = round(_RUN_S * min(actors / seconds_per_image, _CEILING) / _SHARD_SIZE)
         # Workers of all nodes have started after a while; in the end not all of them have work.
-        begin, end = shards // 2, shards - 3 * actors
+        begin = shards // 2
+        end = begin + (shards - 3 * actors - begin) // actors * actors  # actors may end their shards all at once
         source, stage = _prepare(Path(images), Path(folder), shards)
         head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 300 * 2**20}
         with on_loopback():
@@ -165,7 +166,7 @@ def _measure(images: str, seconds_per_image: float, actors: int) -> Measured:
         (first_s, first_cpu), (last_s, last_cpu) = times[begin], times[end]
         ray.shutdown()
         cluster.shutdown()
-    images_between = (end - begin) * SHARD_SIZE
+    images_between = (end - begin) * _SHARD_SIZE
     seconds = last_cpu - first_cpu
     return Measured(
         actors,
@@ -182,7 +183,7 @@ def _prepare(images: Path, folder: Path, shards: int) -> tuple[ShardSource, Work
             raise ValueError(f"{files[0]}: {first.size} pixels found, {IMAGE_HW[::-1]} wanted.")
     corpus = folder / "images"
     corpus.mkdir()
-    for index in range(shards * SHARD_SIZE):
+    for index in range(shards * _SHARD_SIZE):
         (corpus / f"{index:06d}.jpg").symlink_to(files[index % len(files)])
     output = Storage(str(folder / "labels"))
     options = LabelOptions(str(corpus), output.uri, "none")
@@ -190,7 +191,7 @@ def _prepare(images: Path, folder: Path, shards: int) -> tuple[ShardSource, Work
     config = SegmenterConfig()
     manifest.begin(options.input, {"segmenter": recipe_fields(config)}, "stand-in", packages={})
     write_vocabulary(output, _VOCABULARY)
-    manifest.extend_plan(list_images(options.input), SHARD_SIZE)
+    manifest.extend_plan(list_images(options.input), _SHARD_SIZE)
     ranges = [part for whole in manifest.pending() for part in whole.split(max(shards // 16, 1))]
     stage = WorkerConfig(
         segmenter=config,
