@@ -31,8 +31,8 @@ class ChaosCluster:
         self._cpus = cpus_per_node
         # Ray's own switch for machines that must not listen to the network.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        # A machine with more to do than it can answers late; a node that is dead refuses at once.
-        patience = {"health_check_timeout_ms": 60_000}
+        # A machine with more to do than it can answers late; a node that is dead refuses at once, five times.
+        patience = {"health_check_timeout_ms": 60_000, "health_check_period_ms": 1000}
         head = {"num_cpus": cpus_per_node, "include_dashboard": False, "_system_config": patience}
         self._cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=head)
         self._nodes = [self._cluster.add_node(num_cpus=cpus_per_node) for _ in range(num_nodes - 1)]
@@ -57,7 +57,7 @@ class ChaosCluster:
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 title = " ".join(process.cmdline())  # of one that just died it is empty
-                if title.startswith("ray::") and not title.endswith("Agent") and ("MapWorker" in title) == actor:
+                if title.startswith("ray::") and "Agent" not in title and ("MapWorker" in title) == actor:
                     found.append(process)
         for process in rng.sample(found, len(found)):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -75,9 +75,13 @@ def run_and_kill(
     kill: Kill,
     after_s: float,
     rng: random.Random,
+    ready: Callable[[], bool] = lambda: True,
     timeout_s: float = 180,
-) -> tuple[int, str]:
-    """Start the job, kill a part of it or of the cluster after a while, wait. Returns exit code and what it said."""
+) -> tuple[int, str, bool]:
+    """Start the job, kill a part of it or of the cluster after a while and when all is ready for it, wait.
+
+    Returns exit code, what it said, and whether anything was killed; the job may have ended before.
+    """
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as job:
@@ -87,7 +91,8 @@ def run_and_kill(
         deadline = monotonic() + timeout_s
         with contextlib.suppress(subprocess.TimeoutExpired):
             job.wait(after_s)
-        while job.poll() is None and not _strike(cluster, kill, job.pid, rng):
+        struck = False
+        while job.poll() is None and not (struck := ready() and _strike(cluster, kill, job.pid, rng)):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 job.wait(0.05)  # what is to be killed is not there yet
         try:
@@ -97,7 +102,7 @@ def run_and_kill(
             job.wait()
             said.append(HUNG)
         reader.join()
-        return job.returncode, "".join(said)
+        return job.returncode, "".join(said), struck and kill != "none"
 
 
 def _strike(cluster: ChaosCluster, kill: Kill, driver: int, rng: random.Random) -> bool:

@@ -7,6 +7,7 @@ import os
 import random
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def new_place(root: str, folder: Path, cluster: ChaosCluster) -> Place:
     words += ["--address", cluster.address]
     place = Place(root, [str(word) for word in words], {}, 0.0)
     output, started = place.new_output(), monotonic()
-    code, said = run_and_kill(cluster, place.command(output), "none", 0, random.Random(0))
+    code, said, _ = run_and_kill(cluster, place.command(output), "none", 0, random.Random(0))
     assert code == 0, said
     place.expected, place.duration_s = files(output), monotonic() - started
     return place
@@ -83,29 +84,33 @@ def disturb(
     num_runs: int,
     faults: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> None:
-    """Run and kill until `num_runs` runs are done and the last output is finished; hold each to the undisturbed one.
+    """Run and kill until something was killed in `num_runs` runs and the last output is finished.
 
-    faults: entered for the runs over one output.
+    Each output is held to the undisturbed one. faults: entered for the runs over one output.
     """
-    print(f"an undisturbed run takes {place.duration_s:.1f} s")
     rng = random.Random(seed)
-    runs, finished, hung, done = 0, 0, 0, dict.fromkeys(KILLS, 0)
-    while runs < num_runs:
-        output, code = place.new_output(), None
+    runs, finished, hung, done = 0, 0, 0, Counter(dict.fromkeys(KILLS, 0))
+    while done.total() < num_runs:
+        output, code, begun = place.new_output(), None, runs
         with polling_reader(output) as num_seen, faults():
             while code != 0:
                 kill, after_s = rng.choice((*KILLS, "driver")), rng.uniform(0, place.duration_s)
-                code, said = run_and_kill(cluster, place.command(output), kill, after_s, rng)
-                runs, done[kill] = runs + 1, done[kill] + 1
-                print(f"run {runs}: {kill} killed after {after_s:.1f} s, exit code {code}, {num_seen()} shards seen")
+                started = monotonic()
+                code, said, struck = run_and_kill(cluster, place.command(output), kill, after_s, rng)
+                duration_s = monotonic() - started
+                what = f"{kill} killed after {after_s:.1f} s" if struck else "ended before anything was killed"
+                runs, done[kill] = runs + 1, done[kill] + struck
+                print(f"run {runs}: {what}, exit code {code} after {duration_s:.1f} s, {num_seen()} shards seen")
+                if not struck and runs == begun + 1:  # the machine is faster than when the undisturbed run was timed
+                    place.duration_s = min(place.duration_s, duration_s)
                 hung += said.endswith(HUNG)
                 assert code in (0, 1, -9), said
                 assert hung <= 1 + runs // 30, said
-                assert runs < num_runs + 30, said
+                assert runs < 2 * num_runs + 30, said
         finished += 1
         clean(Storage(output), older_than_h=0)
         assert files(output) == place.expected
         report = verify(Storage(output))
         assert not report.problems
         assert not report.unfinished
-    print(f"{runs} runs, {finished} outputs finished, {hung} hung, {done}")
+    print(f"{runs} runs, {finished} outputs finished, {hung} hung, killed: {dict(done)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from chaos import KILLS, ChaosCluster, run_and_kill
+from chaos import KILLS, ChaosCluster, polling_reader, run_and_kill
 from chaos_place import chaos_seed, disturb, files, new_place
 
 from proxyclip.dataset.clean import clean
@@ -28,10 +28,12 @@ def place(cluster, tmp_path_factory):
 def test_one_that_is_killed_halfway_costs_nothing(kill, cluster, place):
     """The driver's death ends the run, which is then resumed; the run itself gets over all others."""
     output, rng = place.new_output(), random.Random(0)
-    code, said = run_and_kill(cluster, place.command(output), kill, place.duration_s / 2, rng)
+    with polling_reader(output) as num_seen:
+        code, said, struck = run_and_kill(cluster, place.command(output), kill, 0, rng, lambda: num_seen() > 2)
+    assert struck
     assert code == (-9 if kill == "driver" else 0), said
     if kill == "driver":
-        code, said = run_and_kill(cluster, place.command(output), "none", 0, rng)
+        code, said, _ = run_and_kill(cluster, place.command(output), "none", 0, rng)
         assert code == 0, said
     clean(Storage(output), older_than_h=0)
     assert files(output) == place.expected
