@@ -123,7 +123,7 @@ def polling_reader(output: str) -> Iterator[Callable[[], int]]:
 
     def read() -> None:
         try:
-            while not stop.wait(0.1):
+            while not stop.wait(0.2):
                 for shard in set(committed(storage)) - seen:
                     commit = read_commit(storage, shard)
                     rows = {kind: read_table(storage, commit, kind).num_rows for kind in KINDS}

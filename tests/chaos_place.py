@@ -94,7 +94,7 @@ def disturb(
         output, code, begun = place.new_output(), None, runs
         with polling_reader(output) as num_seen, faults():
             while code != 0:
-                kill, after_s = rng.choice((*KILLS, "driver")), rng.uniform(0, place.duration_s)
+                kill, after_s = rng.choice((*KILLS, "driver")), rng.uniform(0, 0.9 * place.duration_s)
                 started = monotonic()
                 code, said, struck = run_and_kill(cluster, place.command(output), kill, after_s, rng)
                 duration_s = monotonic() - started

@@ -33,7 +33,7 @@ def store(s3, seed):
 
 @pytest.fixture(scope="module")
 def cluster(store):
-    chaos = ChaosCluster(num_nodes=3, cpus_per_node=1)
+    chaos = ChaosCluster(num_nodes=2, cpus_per_node=1)
     yield chaos
     chaos.shutdown()
 

@@ -210,6 +210,7 @@ def test_a_killed_run_goes_on_where_it_stopped(options, corpus, tmp_path):
     while time.monotonic() < deadline and process.poll() is None:
         if commits.is_dir() and len(list(commits.glob("*.json"))) >= 3:
             break
+        time.sleep(0.02)
     process.kill()
     process.wait()
     done = {path: path.stat().st_mtime_ns for path in commits.glob("*.json")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -245,11 +246,14 @@ class Segmenter:
     def _on_device(self, resized: np.ndarray) -> Tensor:
         """(h, w, 3) uint8 array to a (3, h, w) tensor."""
         writable = np.require(resized, requirements=("C", "W"))  # torch refuses flipped and read-only views
-        return torch.from_numpy(writable).to(self.device).permute(2, 0, 1)
+        pixels = torch.from_numpy(writable)
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()  # else the copy would wait until the GPU is idle
+        return pixels.to(self.device, non_blocking=True).permute(2, 0, 1)
 
     def _windows(self, resized: Tensor, plan: WindowPlan) -> Tensor:
         """(num_windows, 3, h, w) float32 in [0, 1], padded with CLIP's mean colour."""
-        return cut_windows(resized.float() / 255, plan, torch.tensor(self.clip.mean, device=self.device))
+        return cut_windows(resized.float() / 255, plan, _constant(tuple(self.clip.mean), self.device))
 
     def _refinement(self, features: DenseFeatures, config: DecodeConfig) -> Callable[[Tensor], Tensor] | None:
         """PAMR guided by the normalised image at the size of the labels, if the configuration asks for it."""
@@ -302,5 +306,11 @@ def _batches(plans: Sequence[WindowPlan], windows: Sequence[Tensor], size: int) 
 
 
 def _normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    shape = (1, 3, 1, 1)
-    return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
+    means, deviations = (_constant(tuple(values), pixels.device).view(1, 3, 1, 1) for values in (mean, std))
+    return (pixels - means) / deviations
+
+
+@lru_cache
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """float32 numbers that are on a device already: to bring them there anew, a GPU would have to be idle."""
+    return torch.tensor(values, device=device)

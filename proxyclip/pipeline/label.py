@@ -35,8 +35,9 @@ from proxyclip.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-# Shards that one read task streams, at most; fewer in small runs, so that reading is spread.
-SHARDS_PER_TASK = 50
+# Shards that one read task streams, at most; fewer in small runs, so that a few tasks an actor share them. Each that
+# runs is a process to start, and reads many images at once.
+SHARDS_PER_TASK, TASKS_PER_ACTOR = 50, 4
 
 # Shards of one Ray Dataset: bounds what the driver and Ray's scheduler hold. Actors load their networks for each.
 SHARDS_PER_WAVE = 100_000
@@ -243,7 +244,7 @@ def _receipts(
 ) -> Iterator[dict[str, Any]]:
     configure_data(verbose=options.verbose)
     shards = sum(part.num_shards for part in pending)
-    per_task = min(max(shards // (8 * options.concurrency), 1), SHARDS_PER_TASK)
+    per_task = min(max(shards // (TASKS_PER_ACTOR * options.concurrency), 1), SHARDS_PER_TASK)
     ranges = [shards for part in pending for shards in part.split(per_task)]
     source = ShardSource(options.input, options.output, ranges)
     writer = WriteShards(options.output, read_vocabulary(manifest.storage).class_names)

@@ -14,7 +14,17 @@ from proxyclip.quality import quality
 from proxyclip.vocabulary import Vocabulary
 
 # Packages whose versions are recorded with a run; they may change the last bits of a result.
-_RECORDED = ("proxyclip", "ray", "torch", "open_clip_torch", "timm", "pillow", "pyarrow", "numpy")
+_RECORDED = (
+    "proxyclip",
+    "ray",
+    "torch",
+    "open_clip_torch",
+    "timm",
+    "pillow",
+    "opencv-python-headless",
+    "pyarrow",
+    "numpy",
+)
 
 
 def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> SegmenterConfig:

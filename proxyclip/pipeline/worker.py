@@ -25,7 +25,6 @@ from proxyclip.image import ImageError, ResizedImage
 from proxyclip.models.decode import Decoded
 from proxyclip.models.memory import OutOfMemory
 from proxyclip.models.reduce import class_sums, reduce_confidence
-from proxyclip.models.segmentation import DenseFeatures
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.windows import plan_windows
 from proxyclip.pipeline.device import Device
@@ -210,13 +209,13 @@ class LabelShards:
         """What is stored of each image, or None where memory does not suffice."""
         try:
             features = self._segmenter.encode_batch([image for _, image in group])
-            return [{"uri": uri, **self._stored(dense)} for (uri, _), dense in zip(group, features, strict=True)]
+            found = [self._segmenter.labels(dense, self._vocabulary) for dense in features]
+            # Not image by image: asking a GPU for results waits until it has done all it was told to.
+            num_classes, stride = self._vocabulary.num_classes, self._config.confidence_stride
+            rows = [stored(labels, num_classes, stride) for labels in found]
+            return [{"uri": uri, **row} for (uri, _), row in zip(group, rows, strict=True)]
         except (OutOfMemory, MemoryError, torch.OutOfMemoryError):
             return None
-
-    def _stored(self, features: DenseFeatures) -> dict[str, Any]:
-        labels = self._segmenter.labels(features, self._vocabulary)
-        return stored(labels, self._vocabulary.num_classes, self._config.confidence_stride)
 
 
 @torch.inference_mode()
