@@ -49,7 +49,8 @@ def pipeline(images: Path, output: Path) -> list[Row]:
             stride=112,
             shard_size=25,
             threads=1,
-        )
+        ),
+        Path(__file__).with_name("label.py"),
     )
 
 

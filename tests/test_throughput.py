@@ -19,7 +19,8 @@ from proxyclip.pipeline.accounts import Accounts, _kind
 from proxyclip.pipeline.scaling import benchmark_scaling
 from proxyclip.pipeline.throughput import benchmark_pipeline
 
-VOCABULARY = Path(__file__).resolve().parents[1] / "proxyclip" / "demo" / "vocabulary.json"
+ROOT = Path(__file__).resolve().parents[1]
+VOCABULARY = ROOT / "proxyclip" / "demo" / "vocabulary.json"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_the_job_is_measured_against_a_loop(tmp_path):
         shard_size=2,
         threads=1,
     )
-    loop, job = benchmark_pipeline(options)
+    loop, job = benchmark_pipeline(options, ROOT / "jobs" / "label.py")
     for row in (loop, job):
         assert float(row["images/s"]) > 0
         assert float(row["CPU ms an image"]) > 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import subprocess
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -19,7 +21,6 @@ from proxyclip.config import LabelOptions
 from proxyclip.image import read_image
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.pipeline.accounts import Accounts
-from proxyclip.pipeline.label import label
 from proxyclip.pipeline.recipe import segmenter_config
 from proxyclip.pipeline.worker import compressed, stored
 from proxyclip.vocabulary import Vocabulary
@@ -91,27 +92,23 @@ def time_loop(options: LabelOptions) -> LoopTimes:
     return times
 
 
-def time_job(options: LabelOptions) -> JobTimes:
-    """Run the job in a process of its own, and watch its commits and its processes from outside."""
+def time_job(options: LabelOptions, script: Path) -> JobTimes:
+    """Run the job as a user does, and watch its commits and its processes from outside. script: jobs/label.py."""
     commits = Path(options.output) / "commits"
     images = len(list(Path(options.input).iterdir()))
     shards = -(-images // options.shard_size)
-    process = multiprocessing.get_context("spawn").Process(target=label, args=(options,))
     started = time.perf_counter()
-    process.start()
+    process = subprocess.Popen([sys.executable, str(script), *_words(options)], stdout=subprocess.DEVNULL)
     accounts = Accounts(psutil.Process(process.pid))
     first = last = None
-    while process.is_alive() and last is None:
+    while process.poll() is None and last is None:
         done = len(list(commits.glob("*.json"))) if commits.is_dir() else 0
         now = (time.perf_counter(), accounts.cpu_seconds(), done)
         first = first or (now if done else None)
         last = now if done == shards else None
         time.sleep(_POLL_S)
-    process.join()
-    if first is None or last is None or process.exitcode:
-        raise RuntimeError(
-            f"the job ended with {process.exitcode}, {shards} shards wanted; run it by itself to see why"
-        )
+    if process.wait() or first is None or last is None:
+        raise RuntimeError(f"the job ended with {process.returncode}, {shards} shards wanted; what it said is above.")
     return JobTimes(
         images=images - min(first[2] * options.shard_size, images),
         seconds=last[0] - first[0],
@@ -121,10 +118,19 @@ def time_job(options: LabelOptions) -> JobTimes:
     )
 
 
-def benchmark_pipeline(options: LabelOptions) -> list[dict[str, str]]:
-    """Rows of a table: the loop, the job, and what the job costs beyond the loop."""
+def _words(options: LabelOptions) -> list[str]:
+    """The options as a user types them."""
+    words = []
+    for option in dataclasses.fields(options):
+        if (value := getattr(options, option.name)) != option.default:
+            words += [f"--{option.name.replace('_', '-')}", str(value)]
+    return words
+
+
+def benchmark_pipeline(options: LabelOptions, script: Path) -> list[dict[str, str]]:
+    """Rows of a table: the loop, the job, and what the job costs beyond the loop. script: jobs/label.py."""
     loop: LoopTimes = in_a_process(time_loop, dataclasses.replace(options, output=""))
-    job = time_job(options)
+    job = time_job(options, script)
     loop_cpu, job_cpu = 1e3 * loop.cpu_s / loop.images, 1e3 * job.cpu_s.total() / job.images
     loop_rate, job_rate = loop.images / loop.seconds, job.images / job.seconds
     shares = ", ".join(f"{name} {1e3 * seconds / loop.images:.2f}" for name, seconds in loop.stages.items())
