@@ -69,6 +69,7 @@ def test_a_method_reaches_its_known_miou(method, photographs, record_property):
 QUALITY = {"balanced": (45.98, 85.18), "fast": (44.34, 80.25)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUALITY)
 def test_a_quality_agrees_with_exact_as_measured(name, photographs):
     vocabulary = Vocabulary.load(REAL / "msrc16.json", REAL / "msrc16.embeddings.safetensors")
