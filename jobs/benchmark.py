@@ -54,17 +54,22 @@ def pipeline(images: Path, output: Path) -> list[Row]:
     )
 
 
-def scaling(images: Path) -> list[Row]:
+def scaling(images: Path, actors: tuple[int, ...]) -> list[Row]:
     """Stand-ins that take 20 ms and 3 ms an image."""
     from proxyclip.pipeline.scaling import benchmark_scaling
 
-    return benchmark_scaling(str(images), 0.02, (1, 2, 4, 8)) + benchmark_scaling(str(images), 0.003, (1, 2, 4, 8))
+    return [row for seconds in (0.02, 0.003) for row in benchmark_scaling(str(images), seconds, actors)]
 
 
-def main(options: EngineOptions, parts: tuple[Part, ...] = get_args(Part), pipeline_images: int = 500) -> None:
+def main(
+    options: EngineOptions,
+    parts: tuple[Part, ...] = get_args(Part),
+    pipeline_images: int = 500,
+    actors: tuple[int, ...] = (1, 2, 4, 8),
+) -> None:
     """Measure the parts of labelling. The engine's need no Ray, and are all that --device cuda changes.
 
-    parts: tables to make. pipeline_images: JPEGs that the pipeline labels.
+    parts: tables to make. pipeline_images: JPEGs that the pipeline labels. actors: how many stand-ins, run by run.
     """
     print(heading(options.device))
     if "engine" in parts:
@@ -83,7 +88,7 @@ def main(options: EngineOptions, parts: tuple[Part, ...] = get_args(Part), pipel
                 table = markdown(pipeline(images, Path(folder) / "labels"))
                 print(f"Pipeline, {pipeline_images} JPEGs of 500 x 375 pixels, demo networks\n\n{table}\n")
             if "scaling" in parts:
-                print(f"Scaling, JPEGs of 500 x 375 pixels, networks replaced\n\n{markdown(scaling(images))}")
+                print(f"Scaling, JPEGs of 500 x 375 pixels, networks replaced\n\n{markdown(scaling(images, actors))}")
 
 
 if __name__ == "__main__":

@@ -454,6 +454,7 @@ def test_help_explains_every_option(main, capsys):
         assert "None" not in entry
 
 
+@pytest.mark.slow  # tests/test_chaos_s3.py compares bytes over S3 in each run
 def test_over_s3_the_same_bytes_are_written(options, corpus, s3):
     label(options)
     bucket = Storage(s3.uri("proxyclip-test"))

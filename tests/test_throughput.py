@@ -52,6 +52,7 @@ def test_what_a_process_took_is_counted_after_its_end():
     assert accounts.peak_mb("decoders") > 1
 
 
+@pytest.mark.slow
 def test_the_job_is_measured_against_a_loop(tmp_path):
     (tmp_path / "images").mkdir()
     for index in range(12):

@@ -141,8 +141,7 @@ def _measure(images: str, seconds_per_image: float, actors: int) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         shards = round(_RUN_S * min(actors / seconds_per_image, _CEILING) / _SHARD_SIZE)
         # Workers of all nodes have started after a while; in the end not all of them have work.
-        begin = shards // 2
-        end = begin + (shards - 3 * actors - begin) // actors * actors  # actors may end their shards all at once
+        begin, end = shards // 2, shards - 3 * actors
         source, stage = _prepare(Path(images), Path(folder), shards)
         head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 300 * 2**20}
         with on_loopback():
@@ -163,14 +162,14 @@ def _measure(images: str, seconds_per_image: float, actors: int) -> Measured:
                     raise RuntimeError(receipt["error"])
                 edge = len(times) in (begin, end)
                 times.append((time.perf_counter(), accounts.cpu_seconds() if edge else times[-1][1]))
-        (first_s, first_cpu), (last_s, last_cpu) = times[begin], times[end]
+        seconds = times[end][1] - times[begin][1]
+        shards_s = np.polyfit([when for when, _ in times[begin : end + 1]], range(end + 1 - begin), 1)[0]
         ray.shutdown()
         cluster.shutdown()
     images_between = (end - begin) * _SHARD_SIZE
-    seconds = last_cpu - first_cpu
     return Measured(
         actors,
-        images_between / (last_s - first_s),
+        _SHARD_SIZE * shards_s,
         Counter({kind: value / images_between for kind, value in seconds.items()}),
     )
 
