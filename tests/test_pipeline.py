@@ -199,6 +199,7 @@ def test_bytes_do_not_depend_on_actors_and_batches(options, tmp_path):
     assert data_files(other.output) == data_files(options.output)
 
 
+@pytest.mark.slow  # tests/test_chaos.py kills many; this one is alone on its machine
 def test_a_killed_run_goes_on_where_it_stopped(options, corpus, tmp_path):
     draw(corpus, 60, first=10)
     undisturbed = dataclasses.replace(options, output=str(tmp_path / "undisturbed"))
