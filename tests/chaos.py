@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
+import runpy
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from time import monotonic
 
 import psutil
@@ -22,6 +26,10 @@ from proxyclip.dataset.store import Storage
 Kill = str  # "driver", "actor", "worker", "node" or "none"
 HUNG = "the job hung, and was killed"
 KILLS = ("driver", "actor", "worker", "node")
+
+# A job spends seconds on imports; forty of them fork from one process that has done that.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["proxyclip.pipeline.label"])
 
 
 class ChaosCluster:
@@ -80,35 +88,40 @@ def run_and_kill(
 ) -> tuple[int, str, bool]:
     """Start the job, kill a part of it or of the cluster after a while and when all is ready for it, wait.
 
-    Returns exit code, what it said, and whether anything was killed; the job may have ended before.
+    command: a script and its arguments. Returns exit code, what it said, and whether anything was killed; the job may
+    have ended before.
     """
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as job:
-        said: list[str] = []
-        reader = threading.Thread(target=lambda: said.extend(job.stdout or ()))
-        reader.start()
-        deadline = monotonic() + timeout_s
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            job.wait(after_s)
-        struck = False
-        while job.poll() is None and not (struck := ready() and _strike(cluster, kill, job.pid, rng)):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                job.wait(0.05)  # what is to be killed is not there yet
-        try:
-            job.wait(deadline - monotonic())
-        except subprocess.TimeoutExpired:  # Ray itself may hang when nodes die (ray#41258); a restart is the remedy
-            os.killpg(job.pid, signal.SIGKILL)
-            job.wait()
-            said.append(HUNG)
-        reader.join()
-        return job.returncode, "".join(said), struck and kill != "none"
+    with tempfile.TemporaryDirectory() as folder:
+        said = Path(folder, "said.txt")
+        job = _FORKS.Process(target=_run, args=(command, dict(os.environ), said))
+        job.start()
+        deadline, struck, hung = monotonic() + timeout_s, False, ""
+        job.join(after_s)
+        while job.is_alive() and not (struck := ready() and _strike(cluster, kill, job, rng)):
+            job.join(0.05)  # what is to be killed is not there yet
+        job.join(max(deadline - monotonic(), 0))
+        if job.is_alive():  # Ray itself may hang when nodes die (ray#41258); a restart is the remedy
+            job.kill()
+            job.join()
+            hung = HUNG
+        assert job.exitcode is not None
+        return job.exitcode, said.read_text() + hung, struck and kill != "none"
 
 
-def _strike(cluster: ChaosCluster, kill: Kill, driver: int, rng: random.Random) -> bool:
+def _run(command: Sequence[str], environment: dict[str, str], said: Path) -> None:
+    """Be `python *command`, all of whose words go to a file."""
+    os.environ.clear()
+    os.environ.update(environment)
+    output = os.open(said, os.O_WRONLY | os.O_CREAT)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.argv = list(command)
+    runpy.run_path(command[0], run_name="__main__")
+
+
+def _strike(cluster: ChaosCluster, kill: Kill, driver: BaseProcess, rng: random.Random) -> bool:
     if kill == "driver":
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(driver, signal.SIGKILL)
+        driver.kill()
         return True
     if kill == "node":
         return cluster.kill_node(rng)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -60,7 +59,7 @@ def new_place(root: str, folder: Path, cluster: ChaosCluster) -> Place:
         Image.fromarray(random_image(60 + index % 7, 80 + index % 5, index)).save(drawn)
         corpus.write(f"{index:03d}.png", drawn.read_bytes())
     corpus.write("broken.jpg", b"no image")
-    words = [sys.executable, ROOT / "jobs" / "label.py", "--input", corpus.uri, "--preset", "demo"]
+    words = [ROOT / "jobs" / "label.py", "--input", corpus.uri, "--preset", "demo"]
     words += ["--vocabulary", VOCABULARY, "--embeddings", embeddings, "--shard-size", SHARD_SIZE, "--max-failures", 1]
     words += ["--short-side", 56, "--crop", 56, "--stride", 56, "--threads", 1, "--num-gpus", 0]
     words += ["--address", cluster.address]

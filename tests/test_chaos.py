@@ -14,7 +14,7 @@ from proxyclip.dataset.store import Storage
 
 @pytest.fixture(scope="module")
 def cluster():
-    chaos = ChaosCluster(num_nodes=3, cpus_per_node=1)
+    chaos = ChaosCluster(num_nodes=2, cpus_per_node=1)
     yield chaos
     chaos.shutdown()
 
