@@ -30,10 +30,10 @@ def _free_port() -> int:
         return server.getsockname()[1]
 
 
-@pytest.fixture
-def head(tmp_path):
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
     """A cluster of one machine on loopback, with a token of its own; its environment and dashboard address."""
-    token = tmp_path / "token"
+    token = tmp_path_factory.mktemp("head") / "token"
     token.write_text(secrets.token_hex(32))
     env = os.environ | {
         "RAY_AUTH_MODE": "token",

@@ -347,14 +347,12 @@ def _mixed(folder: Path) -> None:
     image.save(folder / "rotated.jpg", exif=rotated)
 
 
-def test_all_that_a_person_can_see_is_labelled(options, tmp_path):
+def test_all_that_a_person_can_see_is_labelled(options, tmp_path, main, capsys):
     folder = tmp_path / "mixed"
     _mixed(folder)
-    run = subprocess.run(
-        command(dataclasses.replace(options, input=str(folder), shard_size=64)), capture_output=True, text=True
-    )
-    assert run.returncode == 3, run.stderr
-    assert "206 of 220 images labelled, 14 failed" in run.stdout
+    words = command(dataclasses.replace(options, input=str(folder), shard_size=64))[1:]
+    assert main(words) == 3
+    assert "206 of 220 images labelled, 14 failed" in capsys.readouterr().out
     masks = labels(options.output)
     assert len(masks) == 206
     with Image.open(folder / "rotated.jpg") as image:
@@ -374,12 +372,7 @@ def test_all_that_a_person_can_see_is_labelled(options, tmp_path):
     assert all(row["stage"] == "decode" and row["reason"] for row in failures)
     assert verify(Storage(options.output)).problems == []
 
-    again = subprocess.run(
-        command(dataclasses.replace(options, input=str(folder), shard_size=64, max_failures="10%")),
-        capture_output=True,
-        text=True,
-    )
-    assert again.returncode == 0, again.stderr
+    assert main([*words, "--max-failures", "10%"]) == 0
 
 
 def test_too_many_failures_stop_the_job_and_keep_what_is_done(options, corpus):
