@@ -376,10 +376,10 @@ def test_all_that_a_person_can_see_is_labelled(options, tmp_path, main, capsys):
 
 
 def test_too_many_failures_stop_the_job_and_keep_what_is_done(options, corpus):
-    draw(corpus, 190, first=10)
+    draw(corpus, 50, first=10)
     for index in range(20):
         (corpus / f"a{index}.jpg").write_text("not an image")
-    summary = label(dataclasses.replace(options, max_failures="2%"))
+    summary = label(dataclasses.replace(options, max_failures="5%"))
     assert summary.exit_code == 1
     assert "allows 4" in summary.stopped
     assert 4 < summary.failed < 20
@@ -414,6 +414,11 @@ def test_a_run_that_cannot_start_says_why(options, change, message, main, capsys
     assert message in error
     assert "Traceback" not in error
     assert not Path(options.output).exists()
+
+
+def test_an_unknown_benchmark_is_not_taken_for_a_vocabulary(options):
+    with pytest.raises(ValueError, match="Unknown benchmark 'voc2'; known: voc21, "):
+        label(dataclasses.replace(options, vocabulary=None, benchmark="voc2"))
 
 
 def test_more_gpus_than_there_are_are_refused(options):

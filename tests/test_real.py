@@ -86,6 +86,7 @@ def test_a_quality_agrees_with_exact_as_measured(name, photographs):
     assert 100 * equal / pixels == pytest.approx(agreement, abs=0.5)
 
 
+@pytest.mark.slow  # the job's masks are the library's (tests/test_pipeline.py), whose mIoU is held above
 def test_the_job_reaches_the_known_miou_on_msrc(tmp_path, photographs):
     images = tmp_path / "images"
     images.mkdir()

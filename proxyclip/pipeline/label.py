@@ -31,6 +31,7 @@ from proxyclip.pipeline.source import ShardSource
 from proxyclip.pipeline.starts import Starts
 from proxyclip.pipeline.worker import LabelShards, WorkerConfig
 from proxyclip.pipeline.writer import WriteShards
+from proxyclip.presets import benchmark
 from proxyclip.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,8 @@ def label(options: LabelOptions) -> Summary:
     """
     take_retries()  # those of whatever this process did before
     options = replace(options, input=Storage(options.input).uri, output=_output_uri(options.output))
+    if options.benchmark is not None:
+        benchmark(options.preset, options.benchmark)  # refuses an unknown one before its vocabulary is looked for
     vocabulary = Vocabulary.load(options.vocabulary or str(options.benchmark), options.embeddings)
     config = segmenter_config(options, vocabulary)
     check_proxy(config.model, config.windows.crop)
