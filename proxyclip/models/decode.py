@@ -12,8 +12,8 @@ from torch import Tensor
 from proxyclip.models.queries import Queries
 from proxyclip.models.windows import AxisPlan, WindowPlan, stitch_matrix
 
-# Logits held at once. On a CPU they stay in its cache (8 MB of float32); a GPU wants long kernels (512 MB).
-LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**27}
+# Logits held at once. On a CPU they stay in its cache (4 MB of float32); a GPU wants long kernels (512 MB).
+LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**27}
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def decode_features(
     def decode(allowed: Tensor | None) -> Decoded:
         if refine is None:
             return _decode_tiles(stitch, queries, logit_scale, allowed, at_once)
-        maps_at_once = at_once * 8 if device == "cpu" else at_once  # maps of whole images are past any cache
+        maps_at_once = at_once * 16 if device == "cpu" else at_once  # maps of whole images are past any cache
         return _decode_maps(stitch, queries, allowed, maps_at_once, lambda maps: logit_scale * refine(maps))
 
     decoded = decode(allowed=None)
