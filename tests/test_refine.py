@@ -68,12 +68,12 @@ def test_memory_does_not_grow_with_the_queries(num_queries):
     embeddings = F.normalize(randn(num_queries, 16, seed=1), dim=-1)
     affinity = pamr_affinity(randn(3, 120, 160, seed=2), (8, 16))
     case = (features, plan, Queries.of(embeddings, torch.arange(num_queries)))
-    at_once = 120 * 160 * 2
+    at_once = 120 * 160
     with LargestTensor() as largest:
         decoded = decode_features(
             *case, logit_scale=40.0, refine=lambda maps: pamr(maps, affinity, (8, 16), 2), logits_at_once=at_once
         )
-    chunk = 8 * at_once // (120 * 160)
+    chunk = 16 * at_once // (120 * 160)
     assert chunk < 21
     assert largest.numel <= max(chunk * (120 + 32) * (160 + 32), features.numel(), embeddings.numel())
     maps = pamr(dense_logits(features, plan, embeddings), affinity, (8, 16), 2)

@@ -53,7 +53,7 @@ def decode_features(
     def decode(allowed: Tensor | None) -> Decoded:
         if refine is None:
             return _decode_tiles(stitch, queries, logit_scale, allowed, at_once)
-        maps_at_once = at_once * 16 if device == "cpu" else at_once  # maps of whole images are past any cache
+        maps_at_once = at_once * 16 if device == "cpu" else at_once  # 64 MB; maps of whole images are past any cache
         return _decode_maps(stitch, queries, allowed, maps_at_once, lambda maps: logit_scale * refine(maps))
 
     decoded = decode(allowed=None)
