@@ -93,6 +93,7 @@ def run_and_kill(
     """
     with tempfile.TemporaryDirectory() as folder:
         said = Path(folder, "said.txt")
+        said.touch()  # the job may be killed before it says anything
         job = _FORKS.Process(target=_run, args=(command, dict(os.environ), said))
         job.start()
         deadline, struck, hung = monotonic() + timeout_s, False, ""
@@ -112,7 +113,7 @@ def _run(command: Sequence[str], environment: dict[str, str], said: Path) -> Non
     """Be `python *command`, all of whose words go to a file."""
     os.environ.clear()
     os.environ.update(environment)
-    output = os.open(said, os.O_WRONLY | os.O_CREAT)
+    output = os.open(said, os.O_WRONLY)
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.argv = list(command)
