@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from proxyclip.models.attention import METHODS
-from proxyclip.presets import PRESETS, PUBLISHED_ON
+from proxyclip.recipes.presets import PRESETS, PUBLISHED_ON
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESET_OF = {

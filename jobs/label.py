@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import tyro
 
 from proxyclip.config import LabelOptions
-from proxyclip.dataset.entry import public_uri
+from proxyclip.storage.entry import public_uri
 
 if TYPE_CHECKING:
-    from proxyclip.pipeline.label import Summary
+    from proxyclip.pipeline.run import Summary
 
 
 def report(summary: Summary, options: LabelOptions) -> None:
@@ -39,7 +39,7 @@ def run(options: LabelOptions) -> Summary:
     from proxyclip.pipeline.cluster import cluster
 
     with ThreadPoolExecutor(1) as beside:
-        module = beside.submit(import_module, "proxyclip.pipeline.label")
+        module = beside.submit(import_module, "proxyclip.pipeline.run")
         with cluster(options.address, verbose=options.verbose):
             summary: Summary = module.result().label(options)
             return summary

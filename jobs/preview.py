@@ -6,7 +6,7 @@ import sys
 
 import tyro
 
-from proxyclip.preview import PreviewOptions, preview
+from proxyclip.gallery.preview import PreviewOptions, preview
 
 
 def main() -> int:

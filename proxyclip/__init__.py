@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxyclip.config import DecodeConfig, LabelOptions, ModelConfig, SegmenterConfig, WindowConfig
-    from proxyclip.models.segmentation import DenseFeatures, Segmentation
+    from proxyclip.models.features import DenseFeatures, Segmentation
     from proxyclip.models.segmenter import Segmenter
-    from proxyclip.pipeline.label import Summary, label
-    from proxyclip.presets import PRESETS
-    from proxyclip.vocabulary import Vocabulary, VocabularyError
+    from proxyclip.pipeline.run import Summary, label
+    from proxyclip.recipes.presets import PRESETS
+    from proxyclip.vocabulary.names import Vocabulary, VocabularyError
 
 _HOMES = {
     "DecodeConfig": "config",
@@ -22,14 +22,14 @@ _HOMES = {
     "ModelConfig": "config",
     "SegmenterConfig": "config",
     "WindowConfig": "config",
-    "DenseFeatures": "models.segmentation",
-    "Segmentation": "models.segmentation",
+    "DenseFeatures": "models.features",
+    "Segmentation": "models.features",
     "Segmenter": "models.segmenter",
-    "Summary": "pipeline.label",
-    "label": "pipeline.label",
-    "PRESETS": "presets",
-    "Vocabulary": "vocabulary",
-    "VocabularyError": "vocabulary",
+    "Summary": "pipeline.run",
+    "label": "pipeline.run",
+    "PRESETS": "recipes.presets",
+    "Vocabulary": "vocabulary.names",
+    "VocabularyError": "vocabulary.names",
 }
 
 __all__ = [

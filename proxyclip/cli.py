@@ -8,13 +8,13 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.extras import SubcommandApp
 
-from proxyclip.benchmarks import BENCHMARKS
-from proxyclip.dataset.clean import clean
-from proxyclip.dataset.status import Status, status
-from proxyclip.dataset.store import Storage
-from proxyclip.dataset.verify import repair, verify
-from proxyclip.licences import forbids_commercial_use
-from proxyclip.presets import PRESETS, PUBLISHED_ON
+from proxyclip.dataset.upkeep.clean import clean
+from proxyclip.dataset.upkeep.status import Status, status
+from proxyclip.dataset.upkeep.verify import repair, verify
+from proxyclip.recipes.benchmarks import BENCHMARKS
+from proxyclip.recipes.licences import forbids_commercial_use
+from proxyclip.recipes.presets import PRESETS, PUBLISHED_ON
+from proxyclip.storage.store import Storage
 
 SHOWN_PROBLEMS = 20
 SHOWN_REASONS = 10

@@ -19,9 +19,9 @@ import psutil
 import ray.cluster_utils
 
 from proxyclip.dataset.commits import committed, read_commit
-from proxyclip.dataset.schemas import KINDS
+from proxyclip.dataset.rows import KINDS
 from proxyclip.dataset.shards import read_table
-from proxyclip.dataset.store import Storage
+from proxyclip.storage.store import Storage
 
 Kill = str  # "driver", "actor", "worker", "node" or "none"
 HUNG = "the job hung, and was killed"
@@ -29,7 +29,7 @@ KILLS = ("driver", "actor", "worker", "node")
 
 # A job spends seconds on imports; forty of them fork from one process that has done that.
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["proxyclip.pipeline.label"])
+_FORKS.set_forkserver_preload(["proxyclip.pipeline.run"])
 
 
 class ChaosCluster:

@@ -17,11 +17,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny import random_image
 
-from proxyclip.dataset.clean import clean
-from proxyclip.dataset.store import Storage
-from proxyclip.dataset.verify import verify
+from proxyclip.dataset.upkeep.clean import clean
+from proxyclip.dataset.upkeep.verify import verify
 from proxyclip.models.segmenter import Segmenter
-from proxyclip.vocabulary import Vocabulary
+from proxyclip.storage.store import Storage
+from proxyclip.vocabulary.names import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = ROOT / "proxyclip" / "demo" / "vocabulary.json"

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from proxyclip.dataset.commits import Commit, commit_key, read_commit
-from proxyclip.dataset.images import ImageRef
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.masks import encode_confidence, encode_mask
-from proxyclip.dataset.schemas import parquet_bytes
+from proxyclip.dataset.rows import parquet_bytes
 from proxyclip.dataset.shards import Failure, LabelledImage, read_table, write_shard
-from proxyclip.dataset.store import Storage
-from proxyclip.picture import default_palette
+from proxyclip.images.listing import ImageRef
+from proxyclip.storage.store import Storage
+from proxyclip.vocabulary.palette import default_palette
 
 NAMES = ["sky", "tree", "horse"]
 

@@ -15,9 +15,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from proxyclip.config import SegmenterConfig, WindowConfig
+from proxyclip.models.networks.proxy import TimmProxy
 from proxyclip.models.segmenter import Segmenter
-from proxyclip.models.vfm import TimmProxy
-from proxyclip.vocabulary import Vocabulary
+from proxyclip.vocabulary.names import Vocabulary
 
 EMBED_DIM = 32
 CLIP_CONFIG: dict[str, Any] = {

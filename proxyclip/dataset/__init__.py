@@ -1,0 +1,1 @@
+"""What is left on disk? The layout of an output, its rows, its plan and its commits."""

@@ -20,8 +20,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from proxyclip.dataset.store import Storage
 from proxyclip.dataset.validate import commit_fields
+from proxyclip.storage.store import Storage
 
 SHARDS_PER_SEGMENT = 10_000
 

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from proxyclip.dataset.class_stats import ClassStat, ClassSums, class_stats_table, shard_stats
 from proxyclip.dataset.commits import Commit, Done, committed, read_commits
-from proxyclip.dataset.images import ImageRef
 from proxyclip.dataset.plan import MAX_SHARD_BYTES, Plan, PlanSummary, ShardRange
-from proxyclip.dataset.schemas import parquet_bytes
+from proxyclip.dataset.rows import parquet_bytes
 from proxyclip.dataset.segments import SegmentSums, compact, read_sums, sum_classes
 from proxyclip.dataset.shards import read_columns, read_table
-from proxyclip.dataset.store import Storage, public_uri
+from proxyclip.dataset.statistics import ClassStat, ClassSums, class_stats_table, shard_stats
 from proxyclip.dataset.validate import run_fields
+from proxyclip.images.listing import ImageRef
+from proxyclip.storage.store import Storage, public_uri
 
 SCHEMA_VERSION = 1
 CLASS_STATS_KEY = "class_stats.parquet"

@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from proxyclip.picture import IGNORE_COLOUR
-from proxyclip.vocabulary import ignore_label
+from proxyclip.vocabulary.names import ignore_label
+from proxyclip.vocabulary.palette import IGNORE_COLOUR
 
 
 def encode_mask(mask: np.ndarray, palette: np.ndarray) -> bytes:

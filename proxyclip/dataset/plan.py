@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from proxyclip.dataset.images import ImageRef
-from proxyclip.dataset.schemas import PLAN, parquet_bytes
-from proxyclip.dataset.store import Storage
+from proxyclip.dataset.rows import PLAN, parquet_bytes
 from proxyclip.dataset.validate import check_plan, plan_head
+from proxyclip.images.listing import ImageRef
+from proxyclip.storage.store import Storage
 
 SHARDS_PER_PART = 1000
 REMOVED_PER_PART = 100_000

@@ -11,7 +11,6 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from proxyclip.dataset.class_stats import ClassSum, ClassSums
 from proxyclip.dataset.commits import (
     Commit,
     Done,
@@ -22,9 +21,10 @@ from proxyclip.dataset.commits import (
     read_commits,
     segment_key,
 )
-from proxyclip.dataset.schemas import KINDS, SEGMENT, parquet_bytes
+from proxyclip.dataset.rows import KINDS, SEGMENT, parquet_bytes
 from proxyclip.dataset.shards import read_table
-from proxyclip.dataset.store import Storage
+from proxyclip.dataset.statistics import ClassSum, ClassSums
+from proxyclip.storage.store import Storage
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from proxyclip.dataset.class_stats import shard_stats
 from proxyclip.dataset.commits import Commit, DataFile, committed, create_commit, read_commits
 from proxyclip.dataset.plan import Plan
-from proxyclip.dataset.schemas import FAILURES, KINDS, MASKS, parquet_bytes
-from proxyclip.dataset.store import Storage
+from proxyclip.dataset.rows import FAILURES, KINDS, MASKS, parquet_bytes
+from proxyclip.dataset.statistics import shard_stats
 from proxyclip.dataset.validate import check_table, leads_out
+from proxyclip.storage.store import Storage
 
 Stage = Literal["fetch", "decode", "segment"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from proxyclip.dataset.schemas import KINDS, PLAN
+from proxyclip.dataset.rows import KINDS, PLAN
 
 # Far beyond any run; numbers above them are nonsense, not size.
 _MAX_COUNT = 10**12

@@ -28,9 +28,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from proxyclip.demo import scenes
-from proxyclip.models.clip import ClipEncoder
-from proxyclip.models.vfm import TimmProxy
-from proxyclip.templates import IMAGENET_TEMPLATES
+from proxyclip.models.networks.clip import ClipEncoder
+from proxyclip.models.networks.proxy import TimmProxy
+from proxyclip.vocabulary.templates import IMAGENET_TEMPLATES
 
 NATIVE_PX = 112  # side of a crop, and of a window later: position embeddings are then never interpolated
 LOGIT_SCALE = 40.0  # as in decoding, so that confidences mean what they say

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from proxyclip.vocabulary import ignore_label
+from proxyclip.vocabulary.names import ignore_label
 
 
 def confusion_matrix(

@@ -1,0 +1,1 @@
+"""How does a pixel get its label? Everything here works on one image and never imports Ray."""

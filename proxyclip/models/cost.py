@@ -6,7 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from proxyclip.config import SegmenterConfig
-from proxyclip.models.networks import clip_encoder, new_clip, new_proxy, proxy_encoder
+from proxyclip.models.networks.build import clip_encoder, new_clip, new_proxy, proxy_encoder
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.windows import plan_windows
 

@@ -16,22 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from proxyclip.config import DecodeConfig, Dtype, SegmenterConfig
-from proxyclip.image import ResizedImage, load_image, read_image, resize_image, resized_hw
+from proxyclip.images.reading import ResizedImage, load_image, read_image, resize_image, resized_hw
 from proxyclip.models.attention import method_named, mix_by_proxy, proxy_attention, resize_values
-from proxyclip.models.clip import ClipEncoder
-from proxyclip.models.clip_timm import as_clip
 from proxyclip.models.cpu_kernels import CpuKernels
-from proxyclip.models.decode import LOGITS_AT_ONCE, Decoded, decode_features, dense_logits
+from proxyclip.models.decoding.decode import LOGITS_AT_ONCE, Decoded, decode_features, dense_logits
+from proxyclip.models.decoding.queries import Queries
+from proxyclip.models.decoding.refine import pamr, pamr_affinity
+from proxyclip.models.features import DenseFeatures, Segmentation
 from proxyclip.models.memory import Portion
-from proxyclip.models.queries import Queries
-from proxyclip.models.refine import pamr, pamr_affinity
-from proxyclip.models.segmentation import DenseFeatures, Segmentation
+from proxyclip.models.networks.clip import ClipEncoder
+from proxyclip.models.networks.clip_timm import as_clip
+from proxyclip.models.networks.proxy import Proxy, TimmProxy, check_scale
+from proxyclip.models.networks.proxy_maps import FeatureMapProxy, as_proxy
+from proxyclip.models.networks.proxy_sam import SamProxy
 from proxyclip.models.text import cached_embeddings
-from proxyclip.models.vfm import Proxy, TimmProxy, check_scale
-from proxyclip.models.vfm_generic import FeatureMapProxy, as_proxy
-from proxyclip.models.vfm_sam import SamProxy
 from proxyclip.models.windows import WindowPlan, cut_windows, plan_windows, shrink_windows
-from proxyclip.vocabulary import Vocabulary, ignore_label
+from proxyclip.vocabulary.names import Vocabulary, ignore_label
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -83,7 +83,7 @@ class Segmenter:
     @classmethod
     def from_config(cls, config: SegmenterConfig, **kwargs: Any) -> Segmenter:
         """Load the networks that a configuration names; `kwargs` as in the constructor."""
-        from proxyclip.models.weights import load_clip, load_proxy
+        from proxyclip.models.networks.weights import load_clip, load_proxy
 
         needs_proxy = method_named(config.model.method).attention is None
         return cls(
@@ -95,13 +95,13 @@ class Segmenter:
 
     @classmethod
     def from_preset(cls, name: str, *, quality: str = "exact", dtype: Dtype | None = None, **kwargs: Any) -> Segmenter:
-        """Load a named recipe of `proxyclip.presets`; `kwargs` as in the constructor.
+        """Load a named recipe of `proxyclip.recipes.presets`; `kwargs` as in the constructor.
 
-        quality: exact, balanced or fast (`proxyclip.quality`).
+        quality: exact, balanced or fast (`proxyclip.recipes.quality`).
         dtype: precision of the networks; by default bfloat16 on a GPU and float32 on a CPU, as in the job.
         """
-        from proxyclip.presets import preset
-        from proxyclip.quality import quality as quality_named
+        from proxyclip.recipes.presets import preset
+        from proxyclip.recipes.quality import quality as quality_named
 
         config = quality_named(quality).applied_to(preset(name).config)
         dtype = dtype or ("float32" if torch.device(kwargs.get("device", "cpu")).type == "cpu" else "bfloat16")

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from proxyclip.models.clip import ClipEncoder
 from proxyclip.models.cpu_kernels import CpuKernels
-from proxyclip.templates import IMAGENET_TEMPLATES
+from proxyclip.models.networks.clip import ClipEncoder
+from proxyclip.vocabulary.templates import IMAGENET_TEMPLATES
 
 PROMPTS_AT_ONCE = 256
 

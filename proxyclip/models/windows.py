@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proxyclip.config import WindowConfig
-from proxyclip.image import resized_hw
+from proxyclip.images.reading import resized_hw
 
 
 @dataclass(frozen=True)

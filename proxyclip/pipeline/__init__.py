@@ -1,1 +1,1 @@
-"""Labelling as a Ray Data job over shards. Nothing outside this package imports ray."""
+"""How do millions of images get through? The only room that imports Ray."""

@@ -9,12 +9,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from proxyclip.config import ModelConfig
-from proxyclip.dataset.retry import take_retries
-from proxyclip.dataset.store import Storage
 from proxyclip.dataset.validate import json_object
+from proxyclip.models.networks.weights import load_clip
 from proxyclip.models.text import cached_embeddings
-from proxyclip.models.weights import load_clip
-from proxyclip.vocabulary import Vocabulary, VocabularyError
+from proxyclip.storage.retry import take_retries
+from proxyclip.storage.store import Storage
+from proxyclip.vocabulary.names import Vocabulary, VocabularyError
 
 VOCABULARY_KEY = "vocabulary.json"
 EMBEDDINGS_KEY = "text_embeddings.safetensors"

@@ -8,10 +8,10 @@ from typing import Any
 
 from proxyclip.config import RECIPE_VERSION, LabelOptions, SegmenterConfig, recipe_fields
 from proxyclip.models.attention import method_named
-from proxyclip.models.networks import LOCAL_DIR
-from proxyclip.presets import benchmark, preset
-from proxyclip.quality import quality
-from proxyclip.vocabulary import Vocabulary
+from proxyclip.models.networks.build import LOCAL_DIR
+from proxyclip.recipes.presets import benchmark, preset
+from proxyclip.recipes.quality import quality
+from proxyclip.vocabulary.names import Vocabulary
 
 # Packages whose versions are recorded with a run; they may change the last bits of a result.
 _RECORDED = (

@@ -1,0 +1,1 @@
+"""What comes in? Images are listed, fetched, read and resized here."""

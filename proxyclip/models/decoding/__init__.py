@@ -1,0 +1,1 @@
+"""How do dense features become labels?"""

@@ -1,0 +1,1 @@
+"""Which network is built, and from which weights?"""

@@ -1,0 +1,33 @@
+"""Position embeddings at a grid they were not trained for; each model family has its own rule."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from proxyclip.recipes.proxies import PositionRule
+
+
+def interpolate_positions(
+    positions: Tensor, from_hw: tuple[int, int], to_hw: tuple[int, int], rule: PositionRule
+) -> Tensor:
+    """Resize patch position embeddings bicubically from one grid to another.
+
+    positions: (from_h * from_w, D), row-major. Returns (to_h * to_w, D), float32.
+
+    rule "offset": by scale factor (grid + 0.1) / native without antialiasing, as CLIP and DINO in
+    ProxyCLIP; the sampling really uses that factor, so the result differs from a resize by size.
+    rule "antialias": by size with antialiasing, as DINOv2 and timm. rule "size": by size without, as MAE.
+    """
+    if from_hw == to_hw:
+        return positions.float()
+    grid = positions.float().T.reshape(1, -1, *from_hw)
+    if rule == "offset":
+        scale = ((to_hw[0] + 0.1) / from_hw[0], (to_hw[1] + 0.1) / from_hw[1])
+        grid = F.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
+    else:
+        grid = F.interpolate(grid, size=to_hw, mode="bicubic", align_corners=False, antialias=rule == "antialias")
+    if grid.shape[2:] != torch.Size(to_hw):
+        raise AssertionError(f"position grid {tuple(grid.shape[2:])}, wanted {to_hw}")
+    return grid[0].flatten(1).T

@@ -1,0 +1,1 @@
+"""What happens to a shard? It is read, labelled and written."""

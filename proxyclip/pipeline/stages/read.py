@@ -1,0 +1,125 @@
+"""Read stage: planned shards to rows of encoded images. One row is one shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.plan import ShardRange
+from proxyclip.images.listing import GONE, fetch_image, input_storage
+from proxyclip.images.reading import ImageError
+from proxyclip.storage.retry import take_retries
+from proxyclip.storage.store import Storage, StorageError
+
+FETCHES_AT_ONCE = 16
+
+SHARD_SCHEMA = pa.schema(
+    [
+        ("shard", pa.int64()),
+        ("uris", pa.list_(pa.string())),
+        ("data", pa.list_(pa.large_binary())),  # null where fetching failed
+        ("fetch_errors", pa.list_(pa.string())),  # null where it did not
+        ("error", pa.string()),  # why no image could be fetched: the storage, not an image
+        ("retries", pa.int64()),  # storage requests that were made again for it
+    ]
+)
+
+
+class ShardSource(Datasource):
+    """Pending shards of a run. Tasks hold ranges of the plan, never image keys."""
+
+    def __init__(self, input_uri: str, output_uri: str, ranges: list[ShardRange]) -> None:
+        super().__init__()
+        self._input = input_uri
+        self._output = output_uri
+        self._ranges = ranges
+
+    @property
+    def num_tasks(self) -> int:
+        """Read tasks, one per range."""
+        return len(self._ranges)
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Unknown before reading."""
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        """One task per range."""
+        return [
+            ReadTask(
+                partial(read_shards, self._input, self._output, shards),
+                BlockMetadata(num_rows=shards.num_shards, size_bytes=None, input_files=None, exec_stats=None),
+                schema=SHARD_SCHEMA,
+                per_task_row_limit=per_task_row_limit,
+            )
+            for shards in self._ranges
+        ]
+
+
+def read_shards(input_uri: str, output_uri: str, shards: ShardRange) -> Iterator[pa.Table]:
+    """Fetch the images of a range of planned shards, one table of one row per shard."""
+    try:
+        images = input_storage(input_uri)
+        planned = list(Manifest(Storage(output_uri)).read_range(shards))
+    except StorageError as problem:
+        yield from (_row(shard, error=str(problem)) for shard in shards.shards)
+        return
+    with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
+        for shard, uris in planned:
+            try:
+                fetched = _fetch_all(pool, images, uris)
+                _refuse_outage(fetched)
+            except StorageError as problem:
+                yield _row(shard, error=str(problem))
+            else:
+                yield _row(shard, uris, fetched)
+
+
+def _row(
+    shard: int,
+    uris: Sequence[str] = (),
+    fetched: Sequence[tuple[bytes | None, str | None]] = (),
+    error: str | None = None,
+) -> pa.Table:
+    row = {
+        "shard": shard,
+        "uris": uris,
+        "data": [data for data, _ in fetched],
+        "fetch_errors": [reason for _, reason in fetched],
+        "error": error,
+        "retries": take_retries(),
+    }
+    return pa.table({name: [value] for name, value in row.items()}, schema=SHARD_SCHEMA)
+
+
+def _refuse_outage(fetched: list[tuple[bytes | None, str | None]]) -> None:
+    """Several images that all fail for one reason show a fault of access, which must not be recorded as theirs."""
+    reasons = {reason for _, reason in fetched}
+    if len(fetched) > 1 and len(reasons) == 1 and not reasons & {None, GONE}:
+        raise StorageError(f"none of the {len(fetched)} images of the shard could be read: {reasons.pop()}")
+
+
+def _fetch_all(pool: Executor, images: Storage, uris: Sequence[str]) -> list[tuple[bytes | None, str | None]]:
+    """All images of a shard, in order. A thread takes several: handing each over costs more than a disk does."""
+
+    def fetch(start: int) -> list[tuple[bytes | None, str | None]]:
+        return [_fetch(images, uri) for uri in uris[start::FETCHES_AT_ONCE]]
+
+    parts = list(pool.map(fetch, range(min(FETCHES_AT_ONCE, len(uris)))))
+    return [parts[index % FETCHES_AT_ONCE][index // FETCHES_AT_ONCE] for index in range(len(uris))]
+
+
+def _fetch(images: Storage, uri: str) -> tuple[bytes | None, str | None]:
+    try:
+        return fetch_image(images, uri), None
+    except ImageError as error:
+        return None, error.reason

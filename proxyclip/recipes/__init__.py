@@ -1,0 +1,1 @@
+"""Which settings, by name? Presets, papers' settings, proxies, qualities and licences, as data."""

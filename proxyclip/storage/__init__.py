@@ -1,0 +1,1 @@
+"""Where do bytes lie? One interface over disks and object stores, with retries."""

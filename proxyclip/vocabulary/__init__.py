@@ -1,0 +1,1 @@
+"""Which classes, which words, which colours?"""

@@ -1,0 +1,132 @@
+import os
+import time
+import uuid
+
+import pytest
+from outputs import images, label_shard, run
+
+from proxyclip import cli
+from proxyclip.dataset import commits as module
+from proxyclip.dataset.commits import commit_key, segment_key
+from proxyclip.dataset.manifest import Manifest, Totals
+from proxyclip.dataset.upkeep import status as status_module
+from proxyclip.dataset.upkeep.status import status
+from proxyclip.storage.store import Storage
+
+
+@pytest.fixture(autouse=True)
+def short_segments(monkeypatch):
+    monkeypatch.setattr(module, "SHARDS_PER_SEGMENT", 3)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power is cut here
+
+
+@pytest.fixture(params=["disk", "s3"])
+def output(request, tmp_path):
+    if request.param == "disk":
+        return Storage(str(tmp_path / "out"))
+    return Storage(request.getfixturevalue("s3").uri(f"bucket/{uuid.uuid4().hex}"))
+
+
+@pytest.fixture
+def disk(tmp_path):
+    return Storage(str(tmp_path / "out"))
+
+
+def begin(storage, count):
+    manifest = Manifest(storage)
+    manifest.begin("/data", {"confidence_stride": 4}, "fingerprint")
+    manifest.extend_plan(images(count), 3)
+    return manifest
+
+
+def label_some(manifest, shards):
+    for task in manifest.pending():
+        for shard, uris in manifest.read_range(task):
+            if shard in shards:
+                label_shard(manifest.storage, shard, uris)
+
+
+def date_back(storage, key, seconds):
+    path = storage.local / key
+    os.utime(path, (time.time() - seconds, time.time() - seconds))
+
+
+def test_a_run_that_has_just_begun_has_nothing_yet(output):
+    Manifest(output).begin("/data", {}, "fingerprint")
+    found = status(output)
+    assert found.totals == Totals(0, 0, 0, 0, 0)
+    assert (found.finished, found.images_per_s, found.left_s, found.last_commit_s) == (False, None, None, None)
+
+
+def test_where_no_run_was_begun_there_is_no_status(output):
+    with pytest.raises(FileNotFoundError, match=r"run\.json"):
+        status(output)
+
+
+def test_a_run_in_the_middle_and_at_its_end(output):
+    manifest = begin(output, 24)
+    label_some(manifest, {0, 1, 2, 4})
+    manifest.compact()
+    found = status(output)
+    assert found.totals == Totals(planned=24, labelled=10, failed=2, shards=8, committed=4)
+    assert not found.finished
+    assert found.last_commit_s < 60
+    assert found.failures == {("decode_failed", "no image"): 2}
+    run(output, images(24))
+    found = status(output)
+    assert found.finished
+    assert found.totals.labelled + found.totals.failed == 24
+
+
+def test_the_rate_is_that_of_the_last_hour_of_work(disk):
+    manifest = begin(disk, 30)
+    label_some(manifest, {0, 1, 3, 4, 6})
+    for shard, age_s in ((0, 90_000), (1, 80_000), (3, 70), (4, 40), (6, 10)):
+        date_back(disk, commit_key(shard), age_s)
+    found = status(disk)
+    assert found.images_per_s == pytest.approx(6 / 60, rel=0.05)
+    assert found.left_s == pytest.approx(15 / (6 / 60), rel=0.05)
+    assert found.last_commit_s == pytest.approx(10, abs=3)
+
+
+def test_where_all_is_compacted_segments_tell_the_rate(disk):
+    manifest = begin(disk, 30)
+    label_some(manifest, range(6))
+    manifest.compact()
+    date_back(disk, segment_key(0), 100)
+    date_back(disk, segment_key(1), 10)
+    assert status(disk).images_per_s == pytest.approx(9 / 90, rel=0.05)
+
+
+def test_dead_failures_are_not_counted_and_reading_them_is_bounded(disk, monkeypatch):
+    run(disk, images(30))
+    assert status(disk).failures.total() == 4
+    run(disk, images(20))
+    assert status(disk).failures.total() == status(disk).totals.failed == 2
+    monkeypatch.setattr(status_module, "MAX_FAILURE_FILES", 1)
+    assert status(disk).failures_of == 1
+
+
+def said(storage, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["proxyclip", "status", storage.uri])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_command_says_it_in_words(disk, monkeypatch, capsys):
+    manifest = Manifest(disk)
+    manifest.begin("/data", {}, "fingerprint")
+    assert "nothing is planned yet" in said(disk, monkeypatch, capsys)
+    manifest.extend_plan(images(24), 3)
+    assert "nothing is committed yet" in said(disk, monkeypatch, capsys)
+    label_some(manifest, {0, 2})
+    date_back(disk, commit_key(0), 3)
+    text = said(disk, monkeypatch, capsys)
+    assert "6 of 24 images, 2 of 8 shards; 1 images failed." in text
+    assert "images/s" in text
+    assert "1  decode_failed: no image" in text
+    label_some(manifest, range(8))
+    manifest.write_class_stats()
+    assert "Finished." in said(disk, monkeypatch, capsys)

@@ -1,0 +1,247 @@
+"""The whole job while its store or its disk fails, or while another job writes to the same output."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+import ray
+from fault_proxy import EXPIRED, KINDS, RESET_BEFORE, fault_proxy
+from labelling import NAMES, ROOT, command, draw
+from reference import load_module
+
+from proxyclip.config import LabelOptions
+from proxyclip.dataset.manifest import ShardRange
+from proxyclip.pipeline.run import label
+from proxyclip.pipeline.stages.read import read_shards
+from proxyclip.storage import remote
+from proxyclip.storage.store import Storage
+
+NUM_IMAGES = 18
+SECRET = "proxyclip-test-secret"  # of the S3 server; every process of these jobs has it in its environment
+SEED = 20261121
+
+
+@pytest.fixture(scope="module")
+def proxy(s3):
+    """A proxy before the S3 server, and a cluster whose processes go through it."""
+    with fault_proxy(s3.endpoint, seed=SEED) as running, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", running.url)
+        patch.setenv("AWS_MAX_ATTEMPTS", "15")
+        patch.setenv("PROXYCLIP_READ_TIMEOUT_S", "1")
+        # More cores than there may be: two jobs at once need room for two actors and what reads and writes.
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        try:
+            yield running
+        finally:
+            ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def healthy(proxy):
+    yield
+    proxy.rate, proxy.always, proxy.only = 0.0, None, ""
+
+
+@pytest.fixture(scope="module")
+def options(proxy, s3, tmp_path_factory):
+    """A corpus in the bucket; outputs are still to be named."""
+    folder = tmp_path_factory.mktemp("corpus")
+    draw(folder / "images", NUM_IMAGES)
+    (folder / "five.txt").write_text("\n".join(NAMES))
+    images = Storage(s3.uri(f"bucket/{uuid.uuid4().hex}/images"))
+    for path in folder.rglob("*.jpg"):
+        images.write(str(path.relative_to(folder / "images")), path.read_bytes())
+    return LabelOptions(
+        input=images.uri,
+        output="",
+        vocabulary=str(folder / "five.txt"),
+        preset="demo",
+        short_side=56,
+        crop=56,
+        stride=56,
+        shard_size=3,
+        threads=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(options):
+    """All files of a run that nothing disturbed, by name."""
+    output = beside(options)
+    summary = label(dataclasses.replace(options, output=output))
+    assert (summary.exit_code, summary.labelled) == (0, NUM_IMAGES)
+    return files(output)
+
+
+@pytest.fixture
+def main(monkeypatch):
+    """jobs/label.py's main, given its options."""
+    module = load_module(ROOT / "jobs" / "label.py")
+
+    def run(options):
+        monkeypatch.setattr(sys, "argv", command(options)[1:])
+        return module.main()
+
+    return run
+
+
+def beside(options: LabelOptions) -> str:
+    """A new output in the bucket of the images."""
+    return f"{options.input.rpartition('/')[0]}/{uuid.uuid4().hex}"
+
+
+def files(output: str) -> dict[str, bytes]:
+    storage = Storage(output)
+    return {entry.key: storage.read(entry.key) for entry in storage.list()}
+
+
+def test_a_job_over_a_faulty_store_writes_the_same_bytes(options, undisturbed, proxy, main, capsys):
+    output = beside(options)
+    proxy.seen.clear()
+    proxy.faults.clear()
+    proxy.rate = 0.05
+    assert main(dataclasses.replace(options, output=output)) == 0
+    proxy.rate = 0.0
+    count, requests = proxy.faults.total(), len(proxy.seen)
+    said = capsys.readouterr().out
+    print(f"seed {SEED}: {count} faults in {requests} requests: {dict(proxy.faults)}")
+    assert set(proxy.faults) == set(KINDS)
+    assert count >= 0.05 * requests
+    assert files(output) == undisturbed
+    assert "storage requests were retried" in said
+
+
+def test_an_input_that_refuses_costs_shards_and_no_image(options, undisturbed, proxy, main, capfd):
+    """Credentials that expire on the way are nobody's failure; with new ones the same command goes on."""
+    options = dataclasses.replace(options, output=beside(options))
+    proxy.always, proxy.only = EXPIRED, "/images/"
+    assert main(options) == 1
+    said = "".join(capfd.readouterr())
+    assert f"0 of {NUM_IMAGES} images labelled, 0 failed" in said
+    for shard in range(NUM_IMAGES // 3):
+        assert f"Shard {shard} failed: storage: {options.input}: ExpiredToken" in said
+    assert "set AWS_ACCESS_KEY_ID" in said
+    proxy.always = None
+    assert main(options) == 0
+    assert files(options.output) == undisturbed
+    assert SECRET not in said + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("down", ["/images/", "/plan/"])
+def test_a_store_that_stays_down_costs_shards_and_no_image(options, undisturbed, proxy, monkeypatch, down):
+    output = beside(options)
+    for name in ("plan/00000.parquet", "vocabulary.json"):
+        Storage(output).write(name, undisturbed[name])
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    remote.remote.cache_clear()  # its connections keep their settings
+    proxy.always, proxy.only = RESET_BEFORE, down
+    rows = [row for table in read_shards(options.input, output, ShardRange(0, (0, 2))) for row in table.to_pylist()]
+    remote.remote.cache_clear()
+    assert [row["shard"] for row in rows] == [0, 2]
+    for row in rows:
+        assert row["uris"] == []
+        assert "2 at most" in row["error"]
+    assert sum(row["retries"] for row in rows) > 0
+
+
+def test_a_job_without_its_store_says_so(options, proxy, main, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    remote.remote.cache_clear()
+    proxy.always = RESET_BEFORE
+    assert main(dataclasses.replace(options, output=beside(options))) == 2
+    remote.remote.cache_clear()
+    error = capsys.readouterr().err
+    assert error.startswith("error: storage: s3://bucket/")
+    assert "2 at most" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_a_store_that_goes_down_midway_is_told_and_resumed(options, undisturbed, s3):
+    options = dataclasses.replace(options, output=beside(options), address="local")
+    with fault_proxy(s3.endpoint) as proxy:
+        env = os.environ | {"AWS_ENDPOINT_URL": proxy.url, "AWS_MAX_ATTEMPTS": "3"}
+        process = subprocess.Popen(command(options), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.poll() is None:
+            if sum("/commits/" in path for method, path in proxy.seen if method == "PUT") >= 2:
+                break
+            time.sleep(0.01)
+        proxy.always = RESET_BEFORE
+        _, said = process.communicate(timeout=240)
+    assert process.returncode in (1, 2)
+    assert "storage: s3://bucket/" in said
+    assert "3 at most" in said
+    assert "Traceback" not in said
+    done = [name for name in files(options.output) if name.startswith("commits/")]
+    assert 0 < len(done) < NUM_IMAGES // 3
+    assert not [name for name in files(options.output) if name.startswith("failures/")]
+    assert label(dataclasses.replace(options, address=None)).exit_code == 0
+    assert files(options.output) == undisturbed
+
+
+def test_a_full_disk_costs_shards_and_the_rest_goes_on(options, undisturbed, small_disk):
+    options = dataclasses.replace(options, output=str(small_disk / "out"))
+    ballast, page = small_disk / "ballast", 4096
+    needed = sum(-(-len(data) // page) for name, data in undisturbed.items() if name != "class_stats.parquet")
+    # Three pages are missing: of six shards written at once, to the last page, three can still be committed.
+    ballast.write_bytes(bytes(2**20 - (needed - 3) * page))
+    summary = label(options)
+    assert summary.exit_code == 1
+    assert 0 < summary.committed < summary.shards
+    assert len(summary.shard_errors) == summary.shards - summary.committed
+    assert all("No space left on device; make room" in error for error in summary.shard_errors.values())
+    assert not [path for path in small_disk.rglob("*") if "tmp" in path.name]
+    ballast.unlink()
+    assert label(options).exit_code == 0
+    assert files(options.output) == undisturbed
+
+
+@pytest.mark.parametrize("kind", [pytest.param("disk", marks=pytest.mark.slow), "s3"])
+def test_two_jobs_on_one_output_make_one_result(options, undisturbed, kind, tmp_path):
+    output = str(tmp_path / "out") if kind == "disk" else beside(options)
+    address = ray.get_runtime_context().gcs_address
+    words = command(dataclasses.replace(options, output=output, address=address))
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    for process in both:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        assert f"{NUM_IMAGES} of {NUM_IMAGES} images labelled, 0 failed" in said
+    assert files(output) == undisturbed
+
+
+def test_no_secret_is_written_or_printed(options, undisturbed, main, capfd, monkeypatch):
+    """Not by a run that cannot start, nor in what the runs above wrote, nor in the logs of their processes."""
+    options = dataclasses.replace(options, output=beside(options))
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "hush-token")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-key")
+    assert main(options) == 2
+    assert main(dataclasses.replace(options, output="s3://AKIA:hush-password@bucket/out")) == 2
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:hush-user@127.0.0.1:9")
+    assert main(dataclasses.replace(options, input=f"{options.input}/more")) == 2
+    monkeypatch.undo()
+    said = "".join(capfd.readouterr())
+    assert len(said.splitlines()) == 3
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    logs = {str(path): path.read_bytes() for path in session.rglob("*") if path.is_file()}
+    assert any("worker" in name for name in logs)
+    written = files(options.input.rpartition("/")[0]) | logs
+    assert len(written) > len(undisturbed) + len(logs)
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == SECRET
+    for secret in (SECRET, "hush"):
+        assert secret not in said
+        assert [name for name, data in written.items() if secret.encode() in data] == []

@@ -1,0 +1,490 @@
+"""The job: from a folder of images to committed shards, through Ray Data."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from labelling import NAMES, ROOT, command, draw
+from PIL import Image
+from reference import load_module
+from safetensors.numpy import save_file
+
+from proxyclip.config import LabelOptions
+from proxyclip.dataset import commits
+from proxyclip.dataset.commits import committed
+from proxyclip.dataset.masks import decode_confidence, decode_mask
+from proxyclip.dataset.plan import ShardRange
+from proxyclip.dataset.shards import read_masks
+from proxyclip.dataset.upkeep.verify import verify
+from proxyclip.images.listing import list_images
+from proxyclip.models.decoding.reduce import reduce_confidence
+from proxyclip.models.segmenter import Segmenter
+from proxyclip.pipeline import run as label_module
+from proxyclip.pipeline.cluster import cluster
+from proxyclip.pipeline.recipe import segmenter_config
+from proxyclip.pipeline.run import label
+from proxyclip.pipeline.stages.graph import label_graph
+from proxyclip.pipeline.stages.label import LabelShards, WorkerConfig
+from proxyclip.pipeline.stages.read import ShardSource
+from proxyclip.pipeline.stages.write import WriteShards
+from proxyclip.storage.store import Storage, StorageError
+from proxyclip.vocabulary.names import Vocabulary
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_cluster():
+    """One local cluster for all in-process runs; jobs started as commands have their own."""
+    with cluster("local", verbose=False):
+        yield
+
+
+@pytest.fixture(scope="session")
+def vocabulary_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vocabulary") / "five.txt"
+    path.write_text("\n".join(NAMES))
+    return path
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    draw(tmp_path / "images", 10)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def options(corpus, tmp_path, vocabulary_file):
+    return LabelOptions(
+        input=str(corpus),
+        output=str(tmp_path / "out"),
+        vocabulary=str(vocabulary_file),
+        preset="demo",
+        short_side=56,
+        crop=56,
+        stride=56,
+        shard_size=3,
+        threads=1,
+    )
+
+
+@pytest.fixture
+def main(monkeypatch):
+    """jobs/label.py's main, given its command line."""
+    module = load_module(ROOT / "jobs" / "label.py")
+
+    def run(argv):
+        monkeypatch.setattr(sys, "argv", argv)
+        return module.main()
+
+    return run
+
+
+def data_files(output: str | Path) -> dict[str, bytes]:
+    """All that a run must write the same way every time, by name; not what a killed writer had not finished."""
+    root = Path(output)
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+        and path.parts[len(root.parts)] not in ("plan", "run.json")
+        and not path.name.startswith(".proxyclip-tmp-")
+    }
+
+
+def labels(output: str | Path) -> dict[str, np.ndarray]:
+    return {row.uri: decode_mask(row.mask) for row in read_masks(Storage(str(output)))}
+
+
+def test_the_job_writes_what_the_library_predicts(options, corpus):
+    summary = label(options)
+    assert (summary.images, summary.labelled, summary.failed, summary.exit_code) == (10, 10, 0, 0)
+    vocabulary = Vocabulary.load(options.vocabulary)
+    segmenter = Segmenter.from_config(segmenter_config(options, vocabulary))
+    rows = list(read_masks(Storage(options.output)))
+    assert [row.uri for row in rows] == sorted(str(p.relative_to(corpus)) for p in corpus.rglob("*.jpg"))
+    for row in rows:
+        expected = segmenter.predict(corpus / row.uri, vocabulary)
+        np.testing.assert_array_equal(decode_mask(row.mask), expected.mask)
+        confidence = reduce_confidence(torch.from_numpy(expected.confidence), 4)
+        np.testing.assert_array_equal(decode_confidence(row.confidence), confidence)
+        classes, pixels = np.unique(expected.mask, return_counts=True)
+        assert (row.classes, row.pixels) == (classes.tolist(), pixels.tolist())
+        assert row.mean_confidence == pytest.approx(expected.confidence.mean(), abs=1e-5)
+
+
+def test_class_stats_are_the_sums_of_the_masks(options):
+    label(dataclasses.replace(options, ignore_below=0.35))
+    masks = labels(options.output)
+    stats = pq.read_table(Path(options.output) / "class_stats.parquet").to_pylist()
+    for row in stats:
+        assert row["name"] == NAMES[row["class"]]
+        assert row["pixels"] == sum(int((mask == row["class"]).sum()) for mask in masks.values())
+        assert row["images"] == sum(bool((mask == row["class"]).any()) for mask in masks.values())
+    assert any((mask == 255).any() for mask in masks.values())
+
+
+def test_a_second_run_does_nothing(options, monkeypatch):
+    label(options)
+    before = {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")}
+    monkeypatch.setattr("proxyclip.pipeline.run._label_pending", None)
+    assert label(options).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")} == before
+
+
+def test_another_recipe_on_the_same_output_is_refused(options):
+    label(options)
+    before = data_files(options.output)
+    for change, named in (
+        ({"ignore_below": 0.3}, "segmenter.decode.ignore_below"),
+        ({"stride": 28}, "segmenter.windows.stride"),
+        ({"dtype": "bfloat16"}, "segmenter.model.dtype"),
+        ({"confidence_stride": 2}, "confidence_stride"),
+        ({"quality": "fast"}, "segmenter.model.proxy_scale"),
+        ({"fast_decode": True}, "segmenter.windows.fast_decode"),
+    ):
+        with pytest.raises(ValueError, match=named.replace(".", r"\.")):
+            label(dataclasses.replace(options, **change))
+    assert data_files(options.output) == before
+
+
+def test_new_images_become_new_shards(options, corpus):
+    label(options)
+    before = data_files(options.output)
+    draw(corpus, 4, first=10)
+    assert label(options).labelled == 14
+    after = data_files(options.output)
+    assert {name: after[name] for name in before if name != "class_stats.parquet"} == {
+        name: data for name, data in before.items() if name != "class_stats.parquet"
+    }
+    assert len(labels(options.output)) == 14
+
+
+def test_bytes_do_not_depend_on_actors_and_batches(options, tmp_path):
+    label(options)
+    other = dataclasses.replace(options, output=str(tmp_path / "other"), concurrency=2, batch_windows=3, threads=2)
+    label(other)
+    assert data_files(other.output) == data_files(options.output)
+
+
+@pytest.mark.slow  # tests/test_chaos.py kills many; this one is alone on its machine
+def test_a_killed_run_goes_on_where_it_stopped(options, corpus, tmp_path):
+    draw(corpus, 60, first=10)
+    undisturbed = dataclasses.replace(options, output=str(tmp_path / "undisturbed"))
+    label(undisturbed)
+    process = subprocess.Popen(command(options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    commits = Path(options.output) / "commits"
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if commits.is_dir() and len(list(commits.glob("*.json"))) >= 3:
+            break
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    done = {path: path.stat().st_mtime_ns for path in commits.glob("*.json")}
+    assert 3 <= len(done) < 24, "killed too late to show anything"
+    assert label(options).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert data_files(options.output) == data_files(undisturbed.output)
+
+
+@pytest.fixture
+def listings(monkeypatch):
+    """The commits that were there whenever the input was listed."""
+    seen = []
+
+    def listing(input_uri, *, exclude):
+        seen.append(list(committed(Storage(exclude))))
+        return list_images(input_uri, exclude=exclude)
+
+    monkeypatch.setattr(label_module, "list_images", listing)
+    return seen
+
+
+def test_an_interrupted_run_labels_what_is_planned_before_it_lists_and_ends_in_the_same_bytes(
+    options, tmp_path, monkeypatch, listings
+):
+    monkeypatch.setattr(commits, "SHARDS_PER_SEGMENT", 3)
+    monkeypatch.setattr(label_module, "SHARDS_PER_WAVE", 3)
+    undisturbed = dataclasses.replace(options, output=str(tmp_path / "undisturbed"))
+    assert label(undisturbed).exit_code == 0
+    assert listings == [[]]
+    assert sorted(path.name for path in Path(undisturbed.output, "commits").iterdir()) == [
+        "000003.json",
+        "segment-00000.parquet",
+    ]
+    receipts = label_module._receipts
+
+    def interrupted(*args):
+        yield from itertools.islice(receipts(*args), 1)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(label_module, "_receipts", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            label(options)
+    assert 1 <= len(committed(Storage(options.output))) < 4
+    listings.clear()
+    summary = label(options)
+    assert (summary.images, summary.labelled, summary.committed, summary.exit_code) == (10, 10, 4, 0)
+    assert listings == [[0, 1, 2, 3]]
+    assert data_files(options.output) == data_files(undisturbed.output)
+
+
+def test_a_corpus_that_changes_is_labelled_where_it_changed(options, corpus, listings, caplog):
+    label(options)
+    before = data_files(options.output)
+    draw(corpus, 1, first=10)
+    (corpus / "image 002.jpg").unlink()
+    Image.new("RGB", (64, 60), "red").save(corpus / "image 003.jpg")
+    summary = label(options)
+    assert (summary.images, summary.labelled, summary.shards, summary.exit_code) == (10, 10, 5, 0)
+    assert "1 images changed" in caplog.text
+    assert "1 images are gone" in caplog.text
+    after = data_files(options.output)
+    assert {name for name in before if after.get(name) != before[name]} == {"class_stats.parquet"}
+    vocabulary = Vocabulary.load(options.vocabulary)
+    segmenter = Segmenter.from_config(segmenter_config(options, vocabulary))
+    masks = labels(options.output)
+    assert masks.keys() == {str(path.relative_to(corpus)) for path in corpus.rglob("*.jpg")}
+    for uri, mask in masks.items():
+        np.testing.assert_array_equal(mask, segmenter.predict(corpus / uri, vocabulary).mask)
+    for row in pq.read_table(Path(options.output) / "class_stats.parquet").to_pylist():
+        assert row["pixels"] == sum(int((mask == row["class"]).sum()) for mask in masks.values())
+        assert row["images"] == sum(bool((mask == row["class"]).any()) for mask in masks.values())
+    report = verify(Storage(options.output))
+    assert (report.problems, report.unfinished, report.shards) == ([], [], 5)
+    listings.clear()
+    written = {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")}
+    assert label(options).exit_code == 0
+    assert listings == [[0, 1, 2, 3, 4]]
+    assert {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")} == written
+
+
+def test_an_input_that_is_gone_stops_a_resumed_run_before_its_images_fail(options, corpus, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(label_module, "_label_pending", lambda *args: None)
+        assert label(options).exit_code == 1
+    before = data_files(options.output)
+    corpus.rename(corpus.with_name("unmounted"))
+    for _ in range(2):
+        with pytest.raises((FileNotFoundError, ValueError), match="images"):
+            label(options)
+        corpus.mkdir(exist_ok=True)  # a mount point without its disk
+    assert data_files(options.output) == before
+
+
+def test_output_inside_the_input_is_not_labelled(options, corpus):
+    inside = dataclasses.replace(options, output=str(corpus / "labels"))
+    assert label(inside).images == 10
+    Image.new("RGB", (8, 8)).save(corpus / "labels" / "picture.png")
+    assert label(inside).images == 10
+
+
+def test_stages_run_side_by_side(options, capsys):
+    """Reading, labelling and writing overlap only while Ray does not fuse them into one operator."""
+    vocabulary = Vocabulary.load(options.vocabulary)
+    source = ShardSource(options.input, options.output, [ShardRange(0, (0,))])
+    worker = WorkerConfig(segmenter_config(options, vocabulary), options.output, "cpu", 1, 1, 4, 60)
+    writer = WriteShards(options.output, vocabulary.class_names)
+    graph = label_graph(source, LabelShards, (worker,), writer, 1, {"num_cpus": 1})
+    graph.explain()
+    plan = capsys.readouterr().out.partition("Physical Plan (Optimized)")[2]
+    operators = [line for line in plan.splitlines() if "Operator[" in line]
+    assert len(operators) == 3, plan
+    assert "->" not in "".join(operators), plan
+
+
+def _mixed(folder: Path) -> None:
+    """What people keep in folders of images."""
+    draw(folder, 200)
+    good = next(folder.rglob("*.jpg")).read_bytes()
+    for index in range(10):
+        (folder / f"truncated{index}.jpg").write_bytes(good[: len(good) // 2 - index])
+    for index in range(3):
+        (folder / f"text{index}.jpg").write_text("not an image")
+    (folder / "empty.jpg").write_bytes(b"")
+    image = Image.open(next(folder.rglob("*.jpg"))).convert("RGB")
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray((np.arange(64 * 80).reshape(64, 80) * 12).astype(np.uint16)).save(folder / "sixteen.png")
+    image.quantize(16).save(folder / "palette.png", transparency=3)
+    image.convert("L").save(folder / "gray.jpg")
+    image.save(folder / "animated.gif", save_all=True, append_images=[image.rotate(90)])
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    image.save(folder / "rotated.jpg", exif=rotated)
+
+
+def test_all_that_a_person_can_see_is_labelled(options, tmp_path, main, capsys):
+    folder = tmp_path / "mixed"
+    _mixed(folder)
+    words = command(dataclasses.replace(options, input=str(folder), shard_size=64))[1:]
+    assert main(words) == 3
+    assert "206 of 220 images labelled, 14 failed" in capsys.readouterr().out
+    masks = labels(options.output)
+    assert len(masks) == 206
+    with Image.open(folder / "rotated.jpg") as image:
+        assert masks["rotated.jpg"].shape == (image.width, image.height)
+    failures = [
+        row
+        for path in sorted((Path(options.output) / "failures").glob("*.parquet"))
+        for row in pq.read_table(path).to_pylist()
+    ]
+    assert len(failures) == 14
+    assert {row["uri"] for row in failures} | set(masks) == {
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
+    }
+    by_uri = {row["uri"]: row for row in failures}
+    assert by_uri["empty.jpg"]["status"] == "empty"
+    assert by_uri["text0.jpg"]["status"] == "decode_failed"
+    assert all(row["stage"] == "decode" and row["reason"] for row in failures)
+    assert verify(Storage(options.output)).problems == []
+
+    assert main([*words, "--max-failures", "10%"]) == 0
+
+
+def test_too_many_failures_stop_the_job_and_keep_what_is_done(options, corpus):
+    draw(corpus, 50, first=10)
+    for index in range(20):
+        (corpus / f"a{index}.jpg").write_text("not an image")
+    summary = label(dataclasses.replace(options, max_failures="5%"))
+    assert summary.exit_code == 1
+    assert "allows 4" in summary.stopped
+    assert 4 < summary.failed < 20
+    assert 0 < summary.committed < summary.shards
+    assert label(options).committed == summary.shards
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vocabulary": "voc12"}, "voc21"),
+        ({"preset": "proxyclip-b16-dino-b9"}, "proxyclip-b16-dino-b8"),
+        ({"input": "nowhere"}, "nowhere"),
+        ({"clip": "local-dir:nowhere"}, "nowhere"),
+        ({"proxy": "dino-x9"}, "dino-b8"),
+        ({"method": "maskclip", "proxy": "dino-b8"}, "no proxy"),
+        ({"background_threshold": 0.2}, "no background"),
+        ({"preset": "naclip-b16", "method": "proxyclip"}, "needs a proxy"),
+        ({"max_failures": "many"}, "max-failures"),
+        ({"shard_size": 0}, "shard-size"),
+        ({"num_gpus": 1.5}, "num-gpus"),
+    ],
+)
+def test_a_run_that_cannot_start_says_why(options, change, message, main, capsys):
+    words = [word for name, value in change.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    try:
+        code = main([*command(options)[1:], *words])
+    except SystemExit as stop:  # a value that is wrong by itself is refused by the parser
+        code = stop.code
+    assert code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not Path(options.output).exists()
+
+
+def test_an_unknown_benchmark_is_not_taken_for_a_vocabulary(options):
+    with pytest.raises(ValueError, match="Unknown benchmark 'voc2'; known: voc21, "):
+        label(dataclasses.replace(options, vocabulary=None, benchmark="voc2"))
+
+
+def test_more_gpus_than_there_are_are_refused(options):
+    with pytest.raises(ValueError, match="--num-gpus 64: this machine has"):
+        label(dataclasses.replace(options, num_gpus=64))
+
+
+def test_a_relative_output_in_a_submitted_job_is_refused(options, tmp_path, monkeypatch):
+    folder = tmp_path / "runtime_resources" / "working_dir_files"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    with pytest.raises(ValueError, match="absolute path"):
+        label(dataclasses.replace(options, output="labels"))
+
+
+def test_embeddings_of_another_clip_are_refused_before_the_run(options, tmp_path):
+    save_file({"embeddings": np.eye(5, 7, dtype=np.float32)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="7 wide, CLIP's text space is 64"):
+        label(dataclasses.replace(options, embeddings=str(tmp_path / "other.safetensors")))
+    assert not Path(options.output).exists()
+
+
+def test_help_explains_every_option(main, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["label.py", "--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    entries = re.split(r" (?=(?:-v, )?--[a-z-]+ [A-Z{])", text)
+    for field in dataclasses.fields(LabelOptions):
+        (entry,) = (e for e in entries if f"--{field.name.replace('_', '-')}" in e.split()[:2])
+        assert "(required)" in entry or "(default: " in entry, entry
+        assert "None" not in entry
+
+
+@pytest.mark.slow  # tests/test_chaos_s3.py compares bytes over S3 in each run
+def test_over_s3_the_same_bytes_are_written(options, corpus, s3):
+    label(options)
+    bucket = Storage(s3.uri("proxyclip-test"))
+    for path in corpus.rglob("*.jpg"):
+        bucket.write(f"images/{path.relative_to(corpus)}", path.read_bytes())
+    remote = dataclasses.replace(options, input=s3.uri("proxyclip-test/images"), output=s3.uri("proxyclip-test/labels"))
+    run = subprocess.run(command(remote), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    output = Storage(remote.output)
+    written = {
+        entry.key: output.read(entry.key)
+        for entry in output.list()
+        if not entry.key.startswith("plan/") and entry.key != "run.json"
+    }
+    assert written == data_files(options.output)
+    record = json.loads(output.read("run.json"))
+    assert record["recipe"] == json.loads((Path(options.output) / "run.json").read_text())["recipe"]
+
+
+def failing_receipts(*args):
+    for shard in range(30):
+        yield {"shard": shard, "labelled": 0, "failed": 0, "error": "StorageError: down", "retries": 0}
+
+
+def test_shards_that_all_fail_stop_the_run(options, monkeypatch):
+    """It is not the shards then, and each would cost all the retries of a storage that is down."""
+    monkeypatch.setattr(label_module, "_receipts", failing_receipts)
+    summary = label(options)
+    assert summary.stopped == "20 shards in a row failed, the last one by: StorageError: down"
+    assert len(summary.shard_errors) == 20
+    assert summary.exit_code == 1
+
+
+def test_a_storage_that_is_down_at_the_end_does_not_hide_what_failed(options, monkeypatch):
+    def down(self):
+        raise StorageError("storage: s3://bucket: down")
+
+    def receipts(*args):
+        monkeypatch.setattr(label_module.Manifest, "compact", down)
+        yield from failing_receipts()
+
+    monkeypatch.setattr(label_module, "_receipts", receipts)
+    summary = label(options)
+    assert summary.stopped == "the output cannot be read any more: storage: s3://bucket: down"
+    assert len(summary.shard_errors) == 20
+    assert summary.exit_code == 1
+
+
+def test_the_fast_job_writes_what_the_fast_library_predicts(options, corpus):
+    chosen = dataclasses.replace(options, quality="fast", fast_decode=True, short_side=28)
+    assert label(chosen).exit_code == 0
+    vocabulary = Vocabulary.load(chosen.vocabulary)
+    config = segmenter_config(chosen, vocabulary)
+    assert (config.model.proxy_scale, config.windows.fast_decode) == (0.5, True)
+    segmenter = Segmenter.from_config(config)
+    for row in read_masks(Storage(chosen.output)):
+        np.testing.assert_array_equal(decode_mask(row.mask), segmenter.predict(corpus / row.uri, vocabulary).mask)
