@@ -9,9 +9,9 @@ DEMO := demo-output
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
 	$(RUN) -m proxyclip.demo.scenes $(DEMO)/images --count 24
-	$(RUN) jobs/label.py --input $(DEMO)/images --output $(DEMO)/labels \
+	$(VENV)/bin/proxyclip label --input $(DEMO)/images --output $(DEMO)/labels \
 	  --vocabulary proxyclip/demo/vocabulary.json --preset demo --shard-size 8
-	$(RUN) jobs/preview.py --output $(DEMO)/labels
+	$(VENV)/bin/proxyclip preview $(DEMO)/labels
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder

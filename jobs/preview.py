@@ -1,4 +1,4 @@
-"""Draw the labels of a run over its images: `python jobs/preview.py --output URI`."""
+"""Draw the first images of a run with their masks: `python jobs/preview.py --output URI`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxyclip.gallery.preview import PreviewOptions, preview
 
 
 def main() -> int:
-    """Parse, draw, say where to look."""
+    """Parse, draw, print where the pictures are; exit code 2 if there is nothing to draw."""
     options = tyro.cli(PreviewOptions)
     try:
         keys = preview(options)

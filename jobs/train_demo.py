@@ -1,4 +1,4 @@
-"""Train the demo's CLIP and proxy on drawn scenes, from nothing, on a laptop.
+"""Train the demo's CLIP and proxy from scratch on drawn scenes. MODEL_CARD.md says how long it takes.
 
 python jobs/train_demo.py --folder demo-weights
 """
@@ -14,7 +14,7 @@ def main() -> None:
     config = tyro.cli(TrainConfig, description=__doc__)
     started = time.monotonic()
     train(config)
-    print(f"{config.part} in {config.folder}, {time.monotonic() - started:.0f} s")
+    print(f"Trained in {time.monotonic() - started:.0f} s; the networks are in {config.folder}.")
 
 
 if __name__ == "__main__":

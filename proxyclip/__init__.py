@@ -1,6 +1,6 @@
 """Open-vocabulary labelling of whole image corpora: dense masks, confidence, resume, Parquet.
 
-Public names are resolved on first use, so importing the package loads neither torch nor ray.
+Public names are imported when they are first used, so `import proxyclip` loads neither torch nor ray.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from proxyclip.config import DecodeConfig, LabelOptions, ModelConfig, SegmenterConfig, WindowConfig
+    from proxyclip.config import DecodeConfig, ModelConfig, SegmenterConfig, WindowConfig
     from proxyclip.models.features import DenseFeatures, Segmentation
     from proxyclip.models.segmenter import Segmenter
+    from proxyclip.pipeline.options import LabelOptions
     from proxyclip.pipeline.run import Summary, label
     from proxyclip.recipes.presets import PRESETS
     from proxyclip.vocabulary.names import Vocabulary, VocabularyError
 
 _HOMES = {
     "DecodeConfig": "config",
-    "LabelOptions": "config",
+    "LabelOptions": "pipeline.options",
     "ModelConfig": "config",
     "SegmenterConfig": "config",
     "WindowConfig": "config",

@@ -1,20 +1,25 @@
-"""`proxyclip`: see what there is to label with, and look after the output of a job. Labelling is jobs/label.py."""
+"""The `proxyclip` command: label a corpus, look at the result, look after it.
+
+Each verb imports what it needs when it runs, so that --help is quick.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from tyro.extras import SubcommandApp
 
-from proxyclip.dataset.upkeep.clean import clean
-from proxyclip.dataset.upkeep.status import Status, status
-from proxyclip.dataset.upkeep.verify import repair, verify
-from proxyclip.recipes.benchmarks import BENCHMARKS
-from proxyclip.recipes.licences import forbids_commercial_use
-from proxyclip.recipes.presets import PRESETS, PUBLISHED_ON
-from proxyclip.storage.store import Storage
+from proxyclip.pipeline.options import LabelOptions
+
+if TYPE_CHECKING:
+    from proxyclip.dataset.upkeep.status import Status
+    from proxyclip.pipeline.run import Summary
+    from proxyclip.storage.store import Storage
 
 SHOWN_PROBLEMS = 20
 SHOWN_REASONS = 10
@@ -22,25 +27,63 @@ SHOWN_REASONS = 10
 app = SubcommandApp()
 
 Output = Annotated[
-    Positional[str], arg(metavar="OUT", help="The output of jobs/label.py: a folder or s3://BUCKET/PREFIX.")
+    Positional[str], arg(metavar="OUT", help="The --output of `proxyclip label`: a folder or s3://BUCKET/PREFIX.")
 ]
 
 
-@app.command(name="verify")
-def _verify(
-    output: Output,
-    repair_: Annotated[FlagCreatePairsOff[bool], arg(name="repair")] = False,
-) -> int:
-    """Read everything that is committed again. Exit code: 0, all is whole; 1, something is broken.
+@app.command(name="label")
+def label(options: Annotated[LabelOptions, arg(name="")]) -> int:
+    """Label every image below a folder or prefix with the classes of a vocabulary.
 
-    Checksums, rows and schemas; every planned image once in masks or failures; masks of the stated size and pixels
-    per class; statistics that are the sums of the masks.
+    Run the same command again to continue a run that stopped. Exit codes: 0, every image has a mask. 1, the run did
+    not finish; the last lines say why. 2, the command is wrong. 3, the run finished, but some images failed; failures/
+    lists them (with --max-failures this is 0).
+    """
+    from proxyclip.pipeline import run
+
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    summary = run.label(options)
+    _report(summary, options)
+    return summary.exit_code
+
+
+@app.command(name="preview")
+def preview(output: Output, limit: int = 24, sheet: int = 12) -> int:
+    """Draw what a run has labelled so far: overlays and a contact sheet, in OUT/preview/.
 
     Args:
-        repair_: Drop the commits of broken shards, so that the next run labels them anew. Not while a job runs.
+        limit: How many images to draw, from the first on.
+        sheet: How many of them the contact sheet shows.
     """
+    from proxyclip.gallery.preview import PreviewOptions
+    from proxyclip.gallery.preview import preview as draw
+
+    _storage(output)
+    keys = draw(PreviewOptions(output, limit, sheet))
+    output = output.rstrip("/")
+    print(f"Masks and confidence (Parquet): {output}/masks/")
+    print(f"Statistics per class:           {output}/class_stats.parquet")
+    print(f"Overlays, {len(keys) - 1} pictures:          {output}/preview/")
+    print(f"Contact sheet:                  {output}/{keys[-1]}")
+    return 0
+
+
+@app.command(name="verify")
+def verify(output: Output, repair_: Annotated[FlagCreatePairsOff[bool], arg(name="repair")] = False) -> int:
+    """Read everything that is committed again. Exit code: 0 if all is whole, 1 if something is broken.
+
+    Checks checksums, rows and schemas; that every planned image is once in masks or failures; that masks have the
+    stated size and pixels per class; that statistics are the sums of the masks. An unfinished output is not an error.
+
+    Args:
+        repair_: Drop the commits of broken shards, so that the next run labels these shards again. Use it only while
+            no job runs.
+    """
+    from proxyclip.dataset.upkeep.verify import repair
+    from proxyclip.dataset.upkeep.verify import verify as read_again
+
     storage = _storage(output)
-    report = verify(storage)
+    report = read_again(storage)
     for problem in report.problems[:SHOWN_PROBLEMS]:
         print(f"{problem.place}: {problem.what}")
     if len(report.problems) > SHOWN_PROBLEMS:
@@ -50,18 +93,20 @@ def _verify(
     print(f"{report.shards} shards with {report.images} images read, {len(report.problems)} problems.")
     if report.problems and repair_:
         dropped = repair(storage, report)
-        print(f"{len(dropped)} shards will be labelled anew: run the job again, with the same options as before.")
+        print(f"{len(dropped)} shards will be labelled again: run the job again with the same options.")
         if any(problem.place.startswith("plan") for problem in report.problems):
             print("The plan itself is broken and cannot be repaired: label to another output.")
     elif report.problems:
-        print("`--repair` makes the next run label broken shards anew.")
+        print("With --repair, the next run labels broken shards again.")
     return 1 if report.problems else 0
 
 
 @app.command(name="status")
-def _status(output: Output) -> int:
-    """How far a run is, from any machine and while it runs."""
-    found = status(_storage(output))
+def status(output: Output) -> int:
+    """Say how far a run is. Works from any machine, also while the run is going on."""
+    from proxyclip.dataset.upkeep.status import status as ask
+
+    found = ask(_storage(output))
     print(_described(found))
     for (kind, reason), count in found.failures.most_common(SHOWN_REASONS):
         print(f"{count:>8}  {kind}: {reason}")
@@ -71,18 +116,16 @@ def _status(output: Output) -> int:
 
 
 @app.command(name="clean")
-def _clean(
-    output: Output,
-    older_than_h: float = 24,
-    dry_run: FlagCreatePairsOff[bool] = False,
-) -> int:
-    """Remove what killed writers have left: data files that no commit names, and temporary files.
+def clean(output: Output, older_than_h: float = 24, dry_run: FlagCreatePairsOff[bool] = False) -> int:
+    """Remove what killed writers left: data files that no commit names, and temporary files.
 
     Args:
-        older_than_h: Younger files are kept, since a running job may be writing them. Hours.
+        older_than_h: Keep files that are younger than this many hours: a running job may be writing them.
         dry_run: Only say what would be removed.
     """
-    found = clean(_storage(output), older_than_h, dry_run=dry_run)
+    from proxyclip.dataset.upkeep.clean import clean as remove
+
+    found = remove(_storage(output), older_than_h, dry_run=dry_run)
     verb = "would be removed" if dry_run else "removed"
     print(
         f"{len(found.orphans)} data files without a commit and {len(found.temporary)} temporary files {verb}, "
@@ -92,20 +135,24 @@ def _clean(
 
 
 @app.command(name="presets")
-def _presets(like: Annotated[Positional[str], arg(metavar="[PART]")] = "") -> int:
-    """List the presets: cost, licences of the weights, and published mIoU on each benchmark in percent.
+def presets(like: Annotated[Positional[str], arg(metavar="[PART]")] = "") -> int:
+    """List the presets: cost, licences of the weights, and published mIoU on each benchmark, in percent.
 
-    Cost is counted on the networks, in GFLOP to encode an image of 500 x 375 pixels. Published figures hold at the
-    benchmark's settings (`--benchmark`), which cost more for some.
+    The cost is counted on the networks, in GFLOP to encode an image of 500 x 375 pixels. Published figures hold at
+    the benchmark's settings (--benchmark), which cost more for some.
 
     Args:
-        like: Only presets whose names hold this.
+        like: Only list presets whose name contains this.
     """
-    from proxyclip.models.cost import gflop_per_image  # torch takes seconds that the other commands need not wait
+    from proxyclip.recipes.benchmarks import BENCHMARKS
+    from proxyclip.recipes.licences import forbids_commercial_use
+    from proxyclip.recipes.presets import PRESETS, PUBLISHED_ON
 
     names = [name for name in PRESETS if like in name]
     if not names:
-        raise ValueError(f"no preset has {like!r} in its name; `proxyclip presets` lists all.")
+        raise ValueError(f"No preset has {like!r} in its name; `proxyclip presets` lists all.")
+    from proxyclip.models.cost import gflop_per_image
+
     width = max(map(len, names))
     shown = " ".join(f"{BENCHMARKS[name]:>11}" for name in PUBLISHED_ON)
     print(f"{'preset':{width}} {'GFLOP':>6} {shown}  licences of the weights")
@@ -120,10 +167,55 @@ def _presets(like: Annotated[Positional[str], arg(metavar="[PART]")] = "") -> in
     return 0
 
 
+def run_command(command: Callable[[], int]) -> int:
+    """The exit code of a command; 2 and a one-line error if it cannot run."""
+    try:
+        return command()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted. What is done is kept; run the same command again to continue.", file=sys.stderr)
+        return 130
+
+
+def main() -> None:
+    """The console command."""
+    description = "Label image corpora with any classes; look at the labels and look after them."
+    sys.exit(run_command(lambda: app.cli(prog="proxyclip", description=description, config=(OmitArgPrefixes,))))
+
+
+def label_job() -> int:
+    """What jobs/label.py runs: the verb `label` as a command of its own."""
+    return run_command(lambda: label(tyro.cli(LabelOptions)))
+
+
+def _report(summary: Summary, options: LabelOptions) -> None:
+    """Say how a run ended, and where to look."""
+    from proxyclip.storage.store import public_uri
+
+    output = public_uri(options.output)
+    if summary.images:  # else the output could not be read at the end
+        print(f"{summary.labelled} of {summary.images} images labelled, {summary.failed} failed: {output}")
+    if summary.retries:
+        print(f"{summary.retries} storage requests were retried.")
+    if summary.failed:
+        print(f"The reasons are in {output}/failures/")
+    for shard, error in sorted(summary.shard_errors.items()):
+        print(f"Shard {shard} failed: {error}", file=sys.stderr)
+    if summary.stopped:
+        print(f"Stopped: {summary.stopped}. What is done is kept.", file=sys.stderr)
+    if not summary.finished:
+        left = summary.shards - summary.committed
+        print(f"{left} shards are not done; run the same command again to continue.", file=sys.stderr)
+
+
 def _storage(output: str) -> Storage:
+    from proxyclip.dataset.run_record import require_run
+    from proxyclip.storage.store import Storage
+
     storage = Storage(output)
-    if not storage.exists("run.json"):
-        raise FileNotFoundError(f"{output}: no run.json found; the --output of jobs/label.py wanted.")
+    require_run(storage)
     return storage
 
 
@@ -148,22 +240,12 @@ def _described(found: Status) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """A time as people say it, in its two largest units."""
+    """A duration in its two largest units."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     parts = [f"{count} {unit}" for count, unit in ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")) if count]
     return " ".join(parts[:2]) or "0 s"
-
-
-def main() -> None:
-    """The console command; exit code 2 where it cannot run."""
-    try:
-        code = app.cli(prog="proxyclip", description="List presets; look after the output of a job.")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    sys.exit(code)
 
 
 if __name__ == "__main__":

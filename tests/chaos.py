@@ -1,4 +1,4 @@
-"""A cluster of several nodes on this machine, a job on it, and a hand that kills parts of either."""
+"""A cluster of several nodes on this machine, a job on it, and kills of parts of either."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import monotonic
@@ -23,23 +24,28 @@ from proxyclip.dataset.rows import KINDS
 from proxyclip.dataset.shards import read_table
 from proxyclip.storage.store import Storage
 
-Kill = str  # "driver", "actor", "worker", "node" or "none"
-HUNG = "the job hung, and was killed"
+Kill = str  # one of KILLS
 KILLS = ("driver", "actor", "worker", "node")
+DEADLINE_S = 600  # for a run, on any machine; only a run that hangs reaches it
 
-# A job spends seconds on imports; forty of them fork from one process that has done that.
+# Ray Data keeps what a killed driver has claimed of the cluster for this long; with its default of three minutes, all
+# runs after the first would wait.
+os.environ["RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S"] = "2"
+os.environ["RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS"] = "1"
+
+# A job spends seconds on imports; all jobs fork from one process that has done that.
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["proxyclip.pipeline.run"])
+_FORKS.set_forkserver_preload(["proxyclip.cli", "proxyclip.pipeline.runner", "s3fs"])
 
 
 class ChaosCluster:
-    """A head without work for actors' sake, and nodes that may die; all on loopback."""
+    """A head that never dies, where drivers run, and nodes that may die; all on loopback."""
 
     def __init__(self, num_nodes: int, cpus_per_node: float) -> None:
         self._cpus = cpus_per_node
         # Ray's own switch for machines that must not listen to the network.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        # A machine with more to do than it can answers late; a node that is dead refuses at once, five times.
+        # A busy machine answers late. A dead node is noticed without this: it refuses connections.
         patience = {"health_check_timeout_ms": 60_000, "health_check_period_ms": 1000}
         head = {"num_cpus": cpus_per_node, "include_dashboard": False, "_system_config": patience}
         self._cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=head)
@@ -47,7 +53,7 @@ class ChaosCluster:
         self.address: str = self._cluster.address
 
     def kill_node(self, rng: random.Random) -> bool:
-        """Kill a node other than the head, with all that runs on it, and put a new one in its place."""
+        """Kill a node other than the head with all its processes, and add a new one."""
         node = rng.choice(self._nodes)
         raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
         family = [raylet, *raylet.children(recursive=True)]
@@ -60,11 +66,11 @@ class ChaosCluster:
         return True
 
     def kill_process(self, rng: random.Random, *, actor: bool) -> bool:
-        """Kill one actor, or one worker process that is none; False where there is none yet."""
+        """Kill one actor of the label stage, or one other worker process; False if there is none yet."""
         found = []
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                title = " ".join(process.cmdline())  # of one that just died it is empty
+                title = " ".join(process.cmdline())  # empty for one that just died
                 if title.startswith("ray::") and "Agent" not in title and ("MapWorker" in title) == actor:
                     found.append(process)
         for process in rng.sample(found, len(found)):
@@ -77,40 +83,74 @@ class ChaosCluster:
         self._cluster.shutdown()
 
 
-def run_and_kill(
+@dataclass(frozen=True)
+class Strike:
+    """Kill something `after_s` seconds after `ready` has become true."""
+
+    kill: Kill
+    ready: Callable[[], bool] = lambda: True
+    after_s: float = 0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended. kills: those that were carried out. said: its output."""
+
+    code: int
+    said: str
+    kills: tuple[Kill, ...]
+    hung: bool
+    duration_s: float
+
+
+def run_job(
     cluster: ChaosCluster,
     command: Sequence[str],
-    kill: Kill,
-    after_s: float,
-    rng: random.Random,
-    ready: Callable[[], bool] = lambda: True,
-    timeout_s: float = 180,
-) -> tuple[int, str, bool]:
-    """Start the job, kill a part of it or of the cluster after a while and when all is ready for it, wait.
+    strikes: Sequence[Strike] = (),
+    release: Callable[[], None] | None = None,
+    seed: int = 0,
+) -> Ended:
+    """Start a job, carry out the strikes one after the other, release what holds it, and wait for its end.
 
-    command: a script and its arguments. Returns exit code, what it said, and whether anything was killed; the job may
-    have ended before.
+    command: a script and its arguments. A job that is held cannot end before it is released, however fast the machine
+    is. If Ray gives up after a strike, the job ends with an error, and the strikes that are left are not carried out.
     """
+    kills: list[Kill] = []
+    rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         said = Path(folder, "said.txt")
         said.touch()  # the job may be killed before it says anything
         job = _FORKS.Process(target=_run, args=(command, dict(os.environ), said))
+        started = monotonic()
+        deadline = started + DEADLINE_S
         job.start()
-        deadline, struck, hung = monotonic() + timeout_s, False, ""
-        job.join(after_s)
-        while job.is_alive() and not (struck := ready() and _strike(cluster, kill, job, rng)):
-            job.join(0.05)  # what is to be killed is not there yet
+
+        def wait_until(ready: Callable[[], bool]) -> bool:
+            while job.is_alive() and monotonic() < deadline:
+                if ready():
+                    return True
+                job.join(0.05)
+            return False
+
+        for strike in strikes:
+            if wait_until(strike.ready):
+                job.join(strike.after_s)
+                if wait_until(lambda kill=strike.kill: _strike(cluster, kill, job, rng)):
+                    kills.append(strike.kill)
+        if release is not None:
+            release()
         job.join(max(deadline - monotonic(), 0))
-        if job.is_alive():  # Ray itself may hang when nodes die (ray#41258); a restart is the remedy
+        hung = job.is_alive()  # Ray itself may hang when nodes die (ray#41258); a restart is the remedy
+        if hung:
             job.kill()
             job.join()
-            hung = HUNG
         assert job.exitcode is not None
-        return job.exitcode, said.read_text() + hung, struck and kill != "none"
+        text = said.read_text() + hung * "\nThe job hung and was killed."
+        return Ended(job.exitcode, text, tuple(kills), hung, monotonic() - started)
 
 
 def _run(command: Sequence[str], environment: dict[str, str], said: Path) -> None:
-    """Be `python *command`, all of whose words go to a file."""
+    """Run `python *command` in this process; its output goes to a file."""
     os.environ.clear()
     os.environ.update(environment)
     output = os.open(said, os.O_WRONLY)
@@ -126,12 +166,12 @@ def _strike(cluster: ChaosCluster, kill: Kill, driver: BaseProcess, rng: random.
         return True
     if kill == "node":
         return cluster.kill_node(rng)
-    return kill == "none" or cluster.kill_process(rng, actor=kill == "actor")
+    return cluster.kill_process(rng, actor=kill == "actor")
 
 
 @contextlib.contextmanager
 def polling_reader(output: str) -> Iterator[Callable[[], int]]:
-    """Reads every shard as soon as it is committed, all the while; raises what went wrong. Gives how many it read."""
+    """Read every shard as soon as it is committed; raise at the end what went wrong. Yields how many were read."""
     storage, stop, seen = Storage(output), threading.Event(), set()
     errors: list[BaseException] = []
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from chaos import HUNG, KILLS, ChaosCluster, polling_reader, run_and_kill
+from chaos import KILLS, ChaosCluster, Kill, Strike, polling_reader, run_job
+from fault_proxy import FaultProxy
 from PIL import Image
 from safetensors.torch import save_file
 from tiny import random_image
@@ -25,14 +26,19 @@ from proxyclip.vocabulary.names import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = ROOT / "proxyclip" / "demo" / "vocabulary.json"
-NUM_IMAGES, SHARD_SIZE = 48, 3
+NUM_SHARDS, SHARD_SIZE = 16, 3
+BROKEN = 20  # the image that cannot be decoded
 
 
 @dataclass
 class Place:
-    """Where a corpus lies and outputs go, and what a run leaves that nobody disturbed."""
+    """A corpus in a store behind a proxy, where outputs go, and what an undisturbed run writes.
 
-    root: str
+    The proxy holds runs: a run cannot end before one of its requests is answered.
+    """
+
+    proxy: FaultProxy
+    outputs: str
     words: list[str]
     expected: dict[str, bytes]
     duration_s: float
@@ -41,34 +47,57 @@ class Place:
         return [*self.words, "--output", output]
 
     def new_output(self) -> str:
-        return f"{self.root}/{uuid.uuid4().hex}"
+        return f"{self.outputs}/{uuid.uuid4().hex}"
+
+    def hold(self, what: str, shard: int = 0) -> None:
+        """Answer some requests only after `release`.
+
+        what: "image" or "commit" of a shard: the shards before it can be committed, this one cannot. "listing" of the
+        corpus: a new run waits for it before it plans, a resumed one after it has labelled what was planned.
+        """
+        paths = {
+            "image": f"/corpus/{image_name(shard * SHARD_SIZE + shard % SHARD_SIZE)}",
+            "commit": f"/commits/{shard:06d}.",
+            "listing": "corpus%2F&",
+        }
+        self.proxy.held = paths[what]
+
+    def release(self) -> None:
+        self.proxy.held = ""
 
 
 def chaos_seed() -> int:
-    """PROXYCLIP_CHAOS_SEED, or a new one; printed, to repeat what went wrong."""
+    """PROXYCLIP_CHAOS_SEED, or a new one; printed, so that a failure can be repeated."""
     seed = int(os.environ.get("PROXYCLIP_CHAOS_SEED", random.SystemRandom().randrange(2**32)))
     print(f"PROXYCLIP_CHAOS_SEED={seed}")
     return seed
 
 
-def new_place(root: str, folder: Path, cluster: ChaosCluster) -> Place:
-    """A corpus below `root` and its undisturbed output. folder: for text embeddings, which no run has to make."""
+def new_place(proxy: FaultProxy, root: str, outputs: str, folder: Path, cluster: ChaosCluster) -> Place:
+    """Write a corpus below `root`, behind the proxy, and label it undisturbed.
+
+    folder: for the text embeddings, which no run has to compute.
+    """
     corpus, drawn, embeddings = Storage(f"{root}/corpus"), folder / "image.png", folder / "text.safetensors"
     save_file({"embeddings": Segmenter.from_preset("demo").embed(Vocabulary.load(VOCABULARY))}, embeddings)
-    for index in range(NUM_IMAGES):
+    for index in range(NUM_SHARDS * SHARD_SIZE):
         Image.fromarray(random_image(60 + index % 7, 80 + index % 5, index)).save(drawn)
-        corpus.write(f"{index:03d}.png", drawn.read_bytes())
-    corpus.write("broken.jpg", b"no image")
+        corpus.write(image_name(index), b"no image" if index == BROKEN else drawn.read_bytes())
     words = [ROOT / "jobs" / "label.py", "--input", corpus.uri, "--preset", "demo"]
     words += ["--vocabulary", VOCABULARY, "--embeddings", embeddings, "--shard-size", SHARD_SIZE, "--max-failures", 1]
     words += ["--short-side", 56, "--crop", 56, "--stride", 56, "--threads", 1, "--num-gpus", 0]
     words += ["--address", cluster.address]
-    place = Place(root, [str(word) for word in words], {}, 0.0)
+    place = Place(proxy, outputs, [str(word) for word in words], {}, 0.0)
     output, started = place.new_output(), monotonic()
-    code, said, _ = run_and_kill(cluster, place.command(output), "none", 0, random.Random(0))
-    assert code == 0, said
+    ended = run_job(cluster, place.command(output))
+    assert ended.code == 0, ended.said
     place.expected, place.duration_s = files(output), monotonic() - started
+    assert sum(name.startswith("commits/") for name in place.expected) == NUM_SHARDS
     return place
+
+
+def image_name(index: int) -> str:
+    return f"{index:03d}.png"
 
 
 def files(output: str) -> dict[str, bytes]:
@@ -76,40 +105,81 @@ def files(output: str) -> dict[str, bytes]:
     return {entry.key: storage.read(entry.key) for entry in storage.list()}
 
 
+@dataclass(frozen=True)
+class Run:
+    """What happens in one run: what holds it ("" for nothing), and what is killed meanwhile.
+
+    A run whose driver survives is then released, and gets over the other kills.
+    """
+
+    hold: str
+    kills: tuple[Kill, ...]
+
+
+def draw_runs(rng: random.Random, hold: str) -> list[Run]:
+    """The runs over one output, of which the last one finishes. hold: what holds those that label."""
+    others = rng.sample(KILLS[1:], 3)
+    runs = [Run(hold, (*rng.sample(others, rng.randrange(2)), "driver")) for _ in range(rng.randrange(3))]
+    if runs and rng.random() < 0.5:
+        runs += [Run("listing", ("driver",)), Run("", ())]
+    else:
+        runs.append(Run(hold, tuple(others[: rng.randint(1, 3)])))
+    return runs if rng.random() < 0.75 else [Run("listing", ("driver",)), *runs]
+
+
+def draw_strike(
+    rng: random.Random, place: Place, run: Run, kill: Kill, shard: int, num_seen: Callable[[], int]
+) -> Strike:
+    """When to kill: at a random moment, or when some of the shards before the held one are committed."""
+    after_s, count, early = rng.uniform(0, place.duration_s), rng.randint(0, shard), rng.random() < 0.5
+    if run.hold == "listing":
+        return Strike(kill, lambda: place.proxy.waiting > 0)
+    return Strike(kill, after_s=after_s) if early else Strike(kill, lambda: num_seen() >= count)
+
+
 def disturb(
     cluster: ChaosCluster,
     place: Place,
     seed: int,
-    num_runs: int,
+    num_kills: int,
     faults: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> None:
-    """Run and kill until something was killed in `num_runs` runs and the last output is finished.
+    """Kill `num_kills` times or more, over as many outputs as it takes; compare each with the undisturbed one.
 
-    Each output is held to the undisturbed one. faults: entered for the runs over one output.
+    Each run is held until all that is to be killed in it has been. faults: entered for the runs over one output.
     """
-    rng = random.Random(seed)
-    runs, finished, hung, done = 0, 0, 0, Counter(dict.fromkeys(KILLS, 0))
-    while done.total() < num_runs:
-        output, code, begun = place.new_output(), None, runs
+    rng, kills = random.Random(seed), Counter(dict.fromkeys(KILLS, 0))
+    num_runs = num_outputs = hung = 0
+    while kills.total() < num_kills:
+        output, shard = place.new_output(), rng.randrange(NUM_SHARDS)
+        runs = draw_runs(rng, rng.choice(("image", "commit")) if "://" in output else "image")
+        code = None
         with polling_reader(output) as num_seen, faults():
             while code != 0:
-                kill, after_s = rng.choice((*KILLS, "driver")), rng.uniform(0, 0.9 * place.duration_s)
-                started = monotonic()
-                code, said, struck = run_and_kill(cluster, place.command(output), kill, after_s, rng)
-                duration_s = monotonic() - started
-                what = f"{kill} killed after {after_s:.1f} s" if struck else "ended before anything was killed"
-                runs, done[kill] = runs + 1, done[kill] + struck
-                print(f"run {runs}: {what}, exit code {code} after {duration_s:.1f} s, {num_seen()} shards seen")
-                if not struck and runs == begun + 1:  # the machine is faster than when the undisturbed run was timed
-                    place.duration_s = min(place.duration_s, duration_s)
-                hung += said.endswith(HUNG)
-                assert code in (0, 1, -9), said
-                assert hung <= 1 + runs // 30, said
-                assert runs < 2 * num_runs + 30, said
-        finished += 1
-        clean(Storage(output), older_than_h=0)
-        assert files(output) == place.expected
-        report = verify(Storage(output))
-        assert not report.problems
-        assert not report.unfinished
-    print(f"{runs} runs, {finished} outputs finished, {hung} hung, killed: {dict(done)}")
+                run = runs.pop(0) if runs else Run("", ())
+                strikes = [draw_strike(rng, place, run, kill, shard, num_seen) for kill in run.kills]
+                if run.hold:
+                    place.hold(run.hold, shard)
+                # Processes of a run whose driver was killed may live a moment longer, so the hold stays for the next.
+                release = None if "driver" in run.kills else place.release
+                ended = run_job(cluster, place.command(output), strikes, release, num_runs)
+                code, num_runs, hung = ended.code, num_runs + 1, hung + ended.hung
+                kills.update(ended.kills)
+                what = f"{', '.join(ended.kills) or 'nothing'} killed, held by {run.hold or 'nothing'}"
+                print(f"run {num_runs}: {what}, exit code {code} after {ended.duration_s:.1f} s, {num_seen()} shards")
+                assert bool(ended.kills) == bool(strikes), ended.said
+                assert code in (0, 1, -9), ended.said
+                assert hung <= 1 + num_runs // 30, ended.said
+                assert num_runs < 2 * num_kills + 30, ended.said
+        num_outputs += 1
+        assert_as_expected(output, place)
+    print(f"seed {seed}: {num_runs} runs, {num_outputs} outputs finished, {hung} hung, killed: {dict(kills)}")
+
+
+def assert_as_expected(output: str, place: Place) -> None:
+    """The output verifies, and has the files of the undisturbed one once it is cleaned."""
+    clean(Storage(output), older_than_h=0)
+    assert files(output) == place.expected
+    report = verify(Storage(output))
+    assert not report.problems
+    assert not report.unfinished

@@ -21,6 +21,9 @@ import pytest
 
 KEY, SECRET = "proxyclip-test", "proxyclip-test-secret"
 
+# Ray gives its workers a niceness of 15. Beside four busy processes they would get two percent of a core.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+
 
 @dataclass(frozen=True)
 class S3Server:

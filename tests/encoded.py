@@ -1,4 +1,4 @@
-"""Encoded images that are broken, or that break whoever reads them."""
+"""Encoded images that are broken, or that break the process that reads them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from tiny import random_image
 
-# Loaded by every Python started with it: an image whose comment names a fault makes Pillow commit it.
+# Python loads it at its start. Then an image whose comment names a fault has this fault when Pillow reads it.
 FAULTY_PILLOW = """
     import ctypes, os, time
     from PIL import JpegImagePlugin
@@ -28,7 +28,9 @@ FAULTY_PILLOW = """
             os._exit(0)
         elif fault == "sleep":
             time.sleep(1000)
-        elif fault == "spin":
+        elif fault.startswith("spin"):
+            if fault[5:]:
+                open(fault[5:], "w").close()
             while True:
                 pass
         elif fault == "memory":
@@ -45,7 +47,7 @@ FAULTY_PILLOW = """
 
 
 def faulty_environment(folder: Path) -> dict[str, str]:
-    """An environment in which images made by `jpeg` do what they say."""
+    """An environment in which images made by `jpeg` have their fault."""
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(textwrap.dedent(FAULTY_PILLOW))
     root = str(Path(__file__).resolve().parents[1])
@@ -53,6 +55,7 @@ def faulty_environment(folder: Path) -> dict[str, str]:
 
 
 def jpeg(fault: str = "", seed: int = 0) -> bytes:
+    """A JPEG with a fault of FAULTY_PILLOW. "spin:PATH" and "once:PATH" create a file when the fault happens."""
     buffer = io.BytesIO()
     Image.fromarray(random_image(60, 90, seed)).save(buffer, "JPEG", comment=fault.encode())
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""A proxy before a real S3 server that breaks what it is told to break, and counts it."""
+"""A proxy in front of a real S3 server: it breaks the requests it is told to break, and counts them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ RESET_BEFORE = "reset before the store saw the request"
 RESET_AFTER = "reset after the store carried it out"
 TIMEOUT = "no answer before the client's timeout"
 PARTIAL = "part of a body"
-KINDS = (ERROR_500, SLOW_DOWN, SLOW, RESET_BEFORE, RESET_AFTER, TIMEOUT, PARTIAL)  # all that passes by itself
+KINDS = (ERROR_500, SLOW_DOWN, SLOW, RESET_BEFORE, RESET_AFTER, TIMEOUT, PARTIAL)  # faults that pass by themselves
 EXPIRED = "403 ExpiredToken"
+DENIED = "403 AccessDenied"
 
 _ERRORS = {
     ERROR_500: (500, "InternalError", "We encountered an internal error. Please try again."),
     SLOW_DOWN: (503, "SlowDown", "Please reduce your request rate."),
     EXPIRED: (403, "ExpiredToken", "The provided token has expired."),
+    DENIED: (403, "AccessDenied", "Access Denied."),
 }
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
 
@@ -35,9 +37,12 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"
 class FaultProxy(ThreadingHTTPServer):
     """Passes requests on to `backend`, a URL, unless a fault is due.
 
-    Faults come in three ways: `rate` deals each of KINDS to this share of requests, shuffled by `seed`; `queue` holds
-    faults for the next requests, as (method, kind); `always` is one kind for all requests whose path has `only` in it.
-    A client that must time out is held for `hold_s`.
+    Faults come in three ways. `rate` gives each of KINDS to this share of the requests, in an order that depends on
+    `seed`. `queue` holds faults for the next requests as (method, kind). `always` is one kind for all requests whose
+    path contains `only`. A client that is to time out waits for `hold_s`.
+
+    Requests whose path contains `held` wait until it changes, unless it is empty; `waiting` counts them. Their clients
+    hear ten times a second that the request is being processed, so they do not time out.
     """
 
     daemon_threads = True
@@ -51,15 +56,33 @@ class FaultProxy(ThreadingHTTPServer):
         self.always: str | None = None
         self.only = ""
         self.queue: list[tuple[str, str]] = []
+        self.held = ""
         self.seen: list[tuple[str, str]] = []  # method and path of every request
         self.faults: Counter[str] = Counter()
         self.closing = threading.Event()
+        self._waiting: Counter[str] = Counter()  # by what they wait for
         self._random = random.Random(seed)
         self._decks: dict[str, list[str | None]] = {}
         self._lock = threading.Lock()
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait because of `held`."""
+        return self._waiting[self.held]
+
+    @contextlib.contextmanager
+    def counted(self, held: str) -> Iterator[None]:
+        """Count a request as waiting."""
+        with self._lock:
+            self._waiting[held] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting[held] -= 1
+
     def due(self, method: str, path: str) -> str | None:
-        """The fault for this request, counted."""
+        """The fault for this request. It is counted."""
         with self._lock:
             self.seen.append((method, path))
             fault = self._due(method, path)
@@ -74,7 +97,7 @@ class FaultProxy(ThreadingHTTPServer):
             return self.queue.pop(0)[1] if self.queue[0][0] == method else None
         if not self.rate:
             return None
-        # Cards without replacement: each kind comes at its rate, even among few requests.
+        # Without replacement: each kind comes at its rate, even among few requests.
         deck = self._decks.setdefault(method, [])
         if not deck:
             kinds = [kind for kind in KINDS if kind != PARTIAL or method == "GET"]
@@ -83,11 +106,11 @@ class FaultProxy(ThreadingHTTPServer):
         return deck.pop()
 
     def shutdown_request(self, request: Any) -> None:
-        """Close at once: a polite end of the stream before it would make a reset look like an end."""
+        """Close at once. A regular end of the stream would hide the reset."""
         request.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that went away are what we are here for."""
+        """Clients that go away are expected."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -106,6 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if not self._wait():
+            return self._reset()
         fault = self.server.due(self.command, self.path)
         if fault in _ERRORS:
             return self._error(*_ERRORS[fault])
@@ -133,10 +158,28 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
         return None
 
+    def _wait(self) -> bool:
+        """Wait while the path is held. False if the client is gone: then its request is never carried out."""
+        held = self.server.held
+        if not held or held not in self.path:
+            return True
+        with self.server.counted(held), contextlib.suppress(ConnectionError):
+            while self.server.held == held and not self.server.closing.is_set():
+                self.wfile.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+                self.server.closing.wait(0.1)
+            self.connection.setblocking(False)
+            try:
+                return self.connection.recv(1, socket.MSG_PEEK) != b""
+            except BlockingIOError:
+                return True  # the client waits for its answer
+            finally:
+                self.connection.setblocking(True)
+        return False
+
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815
 
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        """The backend's answer. It checks the signature, and so must see the client's own Host."""
+        """The backend's answer. The backend checks the signature, so it must see the client's own Host."""
         self._upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in _HOP_BY_HOP:

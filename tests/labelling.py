@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from proxyclip.config import LabelOptions
-from proxyclip.dataset.masks import decode_mask
+from proxyclip.dataset.masks import mask_from_png
 from proxyclip.dataset.shards import read_masks
+from proxyclip.pipeline.options import LabelOptions
 from proxyclip.storage.store import Storage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,4 +54,4 @@ def failures_of(output: str) -> dict[str, dict[str, str]]:
 
 
 def masks_of(output: str) -> dict[str, np.ndarray]:
-    return {row.uri: decode_mask(row.mask) for row in read_masks(Storage(output))}
+    return {row.uri: mask_from_png(row.mask) for row in read_masks(Storage(output))}

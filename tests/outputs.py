@@ -4,43 +4,54 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Collection
 
 import numpy as np
 import pyarrow as pa
 
-from proxyclip.dataset.commits import Commit, commit_key, read_commit
+from proxyclip.dataset.commits import Commit, read_commit
+from proxyclip.dataset.layout import commit_key, data_key
 from proxyclip.dataset.manifest import Manifest
-from proxyclip.dataset.masks import encode_confidence, encode_mask
-from proxyclip.dataset.rows import parquet_bytes
-from proxyclip.dataset.shards import Failure, LabelledImage, read_table, write_shard
+from proxyclip.dataset.masks import confidence_to_png, mask_to_png
+from proxyclip.dataset.rows import Failure, LabelledImage, parquet_bytes
+from proxyclip.dataset.run_record import RunRecord, begin_run
+from proxyclip.dataset.shards import read_table, write_shard
 from proxyclip.images.listing import ImageRef
 from proxyclip.storage.store import Storage
 from proxyclip.vocabulary.palette import default_palette
 
 NAMES = ["sky", "tree", "horse"]
+RECORD = RunRecord("/data", {"confidence_stride": 4}, "fingerprint")
 
 
 def images(count: int, start: int = 0, etag: str = "1") -> list[ImageRef]:
     return [ImageRef(f"{number:03d}.jpg", 10, etag) for number in range(start, start + count)]
 
 
+def begin(storage: Storage, record: RunRecord = RECORD) -> Manifest:
+    """A run that has nothing planned yet."""
+    begin_run(storage, record, {"name": "ours", "classes": NAMES})
+    return Manifest(storage)
+
+
 def run(storage: Storage, listing: list[ImageRef]) -> Manifest:
-    """What a run does, from plan to statistics, in its order: three images a shard."""
-    manifest = Manifest(storage)
-    manifest.begin("/data", {"confidence_stride": 4}, "fingerprint")
-    _label_pending(manifest)
+    """What a run does, from plan to statistics, in its order, with three images per shard."""
+    manifest = begin(storage)
+    label_pending(manifest)
     manifest.extend_plan(listing, 3)
-    _label_pending(manifest)
+    label_pending(manifest)
     manifest.compact()
     if not manifest.has_class_stats():
         manifest.write_class_stats()
     return manifest
 
 
-def _label_pending(manifest: Manifest) -> None:
+def label_pending(manifest: Manifest, only: Collection[int] | None = None) -> None:
+    """Label the pending shards, or some of them."""
     for task in manifest.pending():
         for shard, uris in manifest.read_range(task):
-            label_shard(manifest.storage, shard, uris)
+            if only is None or shard in only:
+                label_shard(manifest.storage, shard, uris)
 
 
 def label_shard(storage: Storage, shard: int, uris: list[str]) -> Commit:
@@ -59,8 +70,8 @@ def _labelled(uri: str) -> LabelledImage:
         uri=uri,
         height=mask.shape[0],
         width=mask.shape[1],
-        mask=encode_mask(mask, default_palette(len(NAMES))),
-        confidence=encode_confidence(np.zeros((3, -(-mask.shape[1] // 4)), np.uint8)),
+        mask=mask_to_png(mask, default_palette(len(NAMES))),
+        confidence=confidence_to_png(np.zeros((3, -(-mask.shape[1] // 4)), np.uint8)),
         classes=classes.tolist(),
         pixels=pixels.tolist(),
         class_confidence=confidence.tolist(),
@@ -80,7 +91,7 @@ def forge_bytes(storage: Storage, shard: int, kind: str, data: bytes, num_rows: 
     commit = read_commit(storage, shard)
     file = dataclasses.replace(
         commit.files[kind],
-        key=f"{kind}/{shard:06d}-{sha256[:12]}.parquet",
+        key=data_key(kind, shard, sha256),
         rows=num_rows,
         size_bytes=len(data),
         sha256=sha256,

@@ -1,4 +1,4 @@
-"""The console command lists presets, and says what is wrong."""
+"""The console command: one door to every verb, with clear errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def run(*words):
-    return subprocess.run([sys.executable, "-m", "proxyclip.cli", *words], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-m", "proxyclip", *words], capture_output=True, text=True, timeout=120)
 
 
 def test_presets_are_listed_with_cost_licences_and_published_figures():
@@ -25,7 +25,12 @@ def test_presets_are_listed_with_cost_licences_and_published_figures():
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(("presets", "b15"), "no preset has 'b15' in its name"), (("verify", "nowhere"), "no run.json found")],
+    [
+        (("presets", "b15"), "No preset has 'b15' in its name"),
+        (("verify", "nowhere"), "there is no run.json"),
+        (("preview", "nowhere"), "there is no run.json"),
+        (("label", "--input", "nowhere", "--output", "out", "--vocabulary", "voc22"), "did you mean voc21"),
+    ],
 )
 def test_what_cannot_run_is_said_in_one_line(words, message):
     found = run(*words)

@@ -8,10 +8,9 @@ import pytest
 
 from proxyclip.config import (
     DecodeConfig,
-    LabelOptions,
+    ModelConfig,
     SegmenterConfig,
     WindowConfig,
-    allowed_failures,
     fingerprint,
     recipe_fields,
 )
@@ -27,6 +26,7 @@ OTHER_VALUES = {
     "model.proxy_weights": ("elsewhere.pth", False),
     "model.beta": (1.3, True),
     "model.gamma": (4.0, True),
+    "model.gaussian_std": (4.0, True),
     "model.dtype": ("bfloat16", True),
     "windows.short_side": (448, True),
     "windows.long_side": (1024, True),
@@ -78,12 +78,15 @@ def test_the_fingerprint_is_the_same_in_every_order_and_process():
 @pytest.mark.parametrize(
     ("config", "values", "message"),
     [
-        (WindowConfig, {"short_side": 0}, "windows.short_side must be at least 1 pixel, found 0"),
+        (WindowConfig, {"short_side": 0}, "windows.short_side is 0"),
         (WindowConfig, {"long_side": -5}, "windows.long_side"),
         (WindowConfig, {"stride": 0}, "windows.stride"),
         (WindowConfig, {"pad_multiple": 0}, "windows.pad_multiple"),
         (WindowConfig, {"crop": -1}, "windows.crop"),
         (WindowConfig, {"crop": 100, "stride": 101}, "pixels between windows"),
+        (ModelConfig, {"gaussian_std": 0.0}, "model.gaussian_std"),
+        (ModelConfig, {"gaussian_std": float("nan")}, "model.gaussian_std"),
+        (ModelConfig, {"gaussian_std": float("inf")}, "model.gaussian_std"),
         (DecodeConfig, {"logit_scale": 0.0}, "decode.logit_scale"),
         (DecodeConfig, {"logit_scale": float("nan")}, "decode.logit_scale"),
         (DecodeConfig, {"background_threshold": 1.01}, "decode.background_threshold"),
@@ -100,56 +103,3 @@ def test_the_edges_of_what_makes_sense_are_allowed():
     WindowConfig(crop=0, stride=500)
     WindowConfig(crop=100, stride=100)
     DecodeConfig(background_threshold=0, ignore_below=1)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"shard_size": 0}, "--shard-size must be at least 1, found 0"),
-        ({"concurrency": 0}, "--concurrency"),
-        ({"batch_windows": 0}, "--batch-windows"),
-        ({"confidence_stride": 0}, "--confidence-stride"),
-        ({"threads": 0}, "--threads"),
-        ({"image_timeout_s": 0.0}, "--image-timeout-s is above 0"),
-        ({"image_timeout_s": float("nan")}, "--image-timeout-s"),
-        ({"num_gpus": -0.5}, "--num-gpus"),
-        ({"num_gpus": 1.5}, "--num-gpus"),
-        ({"max_failures": "many"}, "--max-failures"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(values, message):
-    with pytest.raises(ValueError, match=message):
-        LabelOptions(input="in", output="out", vocabulary="voc21", **values)
-
-
-@pytest.mark.parametrize("num_gpus", [None, 0, 0.25, 1, 2])
-def test_gpus_are_a_fraction_or_whole(num_gpus):
-    assert LabelOptions(input="in", output="out", vocabulary="voc21", num_gpus=num_gpus).num_gpus == num_gpus
-
-
-@pytest.mark.parametrize(
-    ("limit", "num_images", "allowed"),
-    [
-        (None, 1000, None),
-        ("0", 1000, 0),
-        (" 25 ", 1000, 25),
-        ("25", 10, 25),
-        ("5%", 1000, 50),
-        ("0.05", 1000, 50),
-        ("0%", 1000, 0),
-        ("100%", 1000, 1000),
-        ("1.0", 1000, 1000),
-        ("0.5%", 1000, 5),
-        ("5%", 19, 0),
-        ("29%", 100, 29),
-        ("0.57", 100, 57),
-    ],
-)
-def test_allowed_failures_are_a_count_or_a_share(limit, num_images, allowed):
-    assert allowed_failures(limit, num_images) == allowed
-
-
-@pytest.mark.parametrize("limit", ["", "%", "-1", "-5%", "101%", "1.5", "nan%", "inf%", "five", "5 images"])
-def test_other_limits_of_failures_are_refused(limit):
-    with pytest.raises(ValueError, match="a count \\(25\\) or a share"):
-        allowed_failures(limit, 100)

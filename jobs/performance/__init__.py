@@ -1,1 +1,1 @@
-"""How fast is labelling? Benchmarks of the engine, the pipeline and its start; run `python jobs/performance`."""
+"""How fast is labelling: the engine, the pipeline, and its start? Run `python jobs/performance --help`."""

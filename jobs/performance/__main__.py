@@ -1,95 +1,228 @@
-"""How fast labelling is here: `python jobs/benchmark.py`. The tables are those of BENCHMARKS.md."""
+"""How fast is labelling on this machine? `python jobs/performance PART` measures one part and prints its tables."""
 
 from __future__ import annotations
 
-import datetime
-import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-import torch
 import tyro
-from PIL import Image
 
-from performance.engine import EngineOptions, Row, benchmark_decoding, benchmark_encoders, benchmark_text
-from performance.seeded import drawn_images
-from proxyclip.config import LabelOptions
+sys.path[0] = str(Path(__file__).parents[1])  # Python put this folder there; modules are imported from jobs/
 
-Part = Literal["engine", "decoding", "text", "pipeline", "scaling"]
-DEMO = Path(__file__).parents[1] / "proxyclip" / "demo"
+from performance.tables import Row, heading, markdown  # noqa: E402
 
-
-def markdown(rows: list[Row]) -> str:
-    """Rows with the same columns as a table."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+Device = Literal["cpu", "cuda"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
-def heading(device: str) -> str:
-    """Where and how a benchmark was run."""
-    machine = f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads"
-    if device == "cuda":
-        machine = f"{torch.cuda.get_device_name()}, {machine}"
-    return f"{machine}, torch {torch.__version__}, {datetime.date.today()}: python {' '.join(sys.argv)}\n"
+@dataclass(frozen=True)
+class Engine:
+    """Image to labels: the engine against a plain implementation. CLIP ViT-B/16, DINO ViT-B/8, seeded weights."""
+
+    device: Device = "cpu"
+    """Where the networks run."""
+    images: int = 3
+    """Images for the engine. The plain implementation takes the first of them."""
+    rounds: int = 5
+    """Times that the plain implementation and the engines are measured by turns. The median counts."""
+    batch_windows: int = 32
+    """Windows per batch on a GPU."""
+
+    def run(self) -> None:
+        from performance.engine import measure_encoders
+
+        _show(self.device, "Image to labels, 500 x 375 pixels, 21 queries")
+        _print(measure_encoders(self.device, self.images, self.rounds, self.batch_windows))
 
 
-def pipeline(images: Path, output: Path) -> list[Row]:
-    """The job with the demo's networks on two small windows against a plain loop, one thread each."""
-    from performance.throughput import benchmark_pipeline
+@dataclass(frozen=True)
+class Decoding:
+    """Labels from features, for growing vocabularies: the engine against a plain implementation."""
 
-    vocabulary = str(DEMO / "vocabulary.json")
-    return benchmark_pipeline(
-        LabelOptions(
-            *(str(images), str(output), vocabulary),
-            preset="demo",
-            short_side=112,
-            crop=112,
-            stride=112,
-            shard_size=25,
-            threads=1,
-        ),
-        Path(__file__).with_name("label.py"),
-    )
+    device: Device = "cpu"
+    """Where features are decoded."""
+
+    def run(self) -> None:
+        from performance.engine import measure_decoding
+
+        _show(self.device, "Labels from features, 500 x 375 pixels")
+        _print(measure_decoding(self.device))
 
 
-def scaling(images: Path, actors: tuple[int, ...]) -> list[Row]:
-    """Stand-ins that take 20 ms and 3 ms an image."""
-    from performance.scaling import benchmark_scaling
+@dataclass(frozen=True)
+class Text:
+    """Text embeddings of ADE20K's 150 classes: computed, and read from the cache."""
 
-    return [row for seconds in (0.02, 0.003) for row in benchmark_scaling(str(images), seconds, actors)]
+    device: Device = "cpu"
+    """Where CLIP's text tower runs."""
+
+    def run(self) -> None:
+        from performance.engine import measure_text
+
+        _show(self.device, "Text embeddings of a vocabulary, 80 prompts a query")
+        _print(measure_text(self.device))
 
 
-def main(
-    options: EngineOptions,
-    parts: tuple[Part, ...] = get_args(Part),
-    pipeline_images: int = 500,
-    actors: tuple[int, ...] = (1, 2, 4, 8),
-) -> None:
-    """Measure the parts of labelling. The engine's need no Ray, and are all that --device cuda changes.
+@dataclass(frozen=True)
+class Pipeline:
+    """The whole job with the demo's small networks against a plain loop, one thread each."""
 
-    parts: tables to make. pipeline_images: JPEGs that the pipeline labels. actors: how many stand-ins, run by run.
-    """
-    print(heading(options.device))
-    if "engine" in parts:
-        print(f"Image to labels, 500 x 375 pixels, 21 queries\n\n{markdown(benchmark_encoders(options))}\n")
-    if "decoding" in parts:
-        print(f"Labels from features, 500 x 375 pixels\n\n{markdown(benchmark_decoding(options))}\n")
-    if "text" in parts:
-        print(f"Text embeddings of a vocabulary, 80 prompts a query\n\n{markdown(benchmark_text(options))}\n")
-    if {"pipeline", "scaling"} & set(parts):
-        with tempfile.TemporaryDirectory() as folder:
-            images = Path(folder) / "images"
-            images.mkdir()
-            for index, image in enumerate(drawn_images(pipeline_images)):
-                Image.fromarray(image).save(images / f"{index:05d}.jpg", quality=90)
-            if "pipeline" in parts:
-                table = markdown(pipeline(images, Path(folder) / "labels"))
-                print(f"Pipeline, {pipeline_images} JPEGs of 500 x 375 pixels, demo networks\n\n{table}\n")
-            if "scaling" in parts:
-                print(f"Scaling, JPEGs of 500 x 375 pixels, networks replaced\n\n{markdown(scaling(images, actors))}")
+    images: int = 500
+    """JPEGs to label."""
+
+    def run(self) -> None:
+        from performance.pipeline import measure_pipeline, small_job
+
+        _show("cpu", f"Pipeline, {self.images} JPEGs of 500 x 375 pixels, demo networks")
+        with _jpegs(self.images) as folder:
+            _print(measure_pipeline(small_job(folder / "images", folder / "labels")))
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The pipeline with growing numbers of actors, whose networks are replaced by waiting."""
+
+    actors: tuple[int, ...] = (1, 2, 4, 8)
+    """Numbers of actors, one run each."""
+    ms_per_image: tuple[float, ...] = (20, 3)
+    """Times that a replaced network waits for an image."""
+    images: int = 500
+    """Different JPEGs. They are labelled again and again."""
+    run_s: float = 80
+    """Length of a run, in seconds."""
+
+    def run(self) -> None:
+        from performance.scaling import measure_scaling
+
+        _show(None, "Scaling, JPEGs of 500 x 375 pixels, networks replaced")
+        with _jpegs(self.images) as folder:
+            images = str(folder / "images")
+            times = [ms / 1000 for ms in self.ms_per_image]
+            _print([row for each in times for row in measure_scaling(images, each, self.actors, self.run_s)])
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What each --quality costs with networks of full size and, on labelled photographs, how the labels change."""
+
+    real: Path | None = None
+    """Folder with clip-deit-tiny, vfm-deit-tiny, msrc16-dev, msrc16.json and msrc16.embeddings.safetensors. Without it
+    only the cost is measured."""
+    device: Device = "cpu"
+    """Where the networks run."""
+    dtype: Precision = "bfloat16"
+    """Precision of the networks whose cost is measured."""
+
+    def run(self) -> None:
+        from performance.quality import measure_agreement, measure_costs
+
+        _show(self.device, f"CLIP ViT-B/16 with DINO ViT-B/8, seeded, {self.dtype}, 500 x 375 pixels")
+        _print(measure_costs(self.device, self.dtype))
+        if self.real is not None:
+            print("DeiT-Tiny for both networks, float32, msrc16\n")
+            _print(measure_agreement(self.real))
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A very large run that stopped: what resuming it costs, step by step, in new processes."""
+
+    shards: int = 1_000_000
+    """Shards in the plan."""
+    committed: int = 999_000
+    """Shards that are done: the first ones, in whole segments, the rest as loose commits."""
+    images_per_shard: int = 3
+    """Images per shard."""
+    listing: bool = True
+    """Measure also how the plan is extended by a listing without new images."""
+    folder: Path | None = None
+    """Where to write the simulated run; by default a temporary folder. A folder that holds one is used as it is."""
+
+    def run(self) -> None:
+        from performance.resume import LargeRun, measure_resume
+
+        _show(None, f"{self.shards:,} shards, {self.committed:,} of them committed")
+        run = LargeRun(self.shards, self.committed, self.images_per_shard)
+        _print(measure_resume(run, with_listing=self.listing, folder=self.folder))
+
+
+@dataclass(frozen=True)
+class Startup:
+    """Seconds until --help, a refusal, the end of a finished run, and the first shard of a run."""
+
+    checkout: Path | None = None
+    """Folder of another version of this project, measured by turns with this one."""
+    rounds: int = 5
+    """Times that each command runs."""
+
+    def run(self) -> None:
+        from performance.startup import measure_startup
+
+        checkout = self.checkout and _existing(self.checkout)
+        _show(None, "Start-up, whole processes: min / median / max")
+        _print(measure_startup(checkout, self.rounds))
+
+
+@dataclass(frozen=True)
+class Compare:
+    """This version of the project and another one by turns: engine, decoding and pipeline."""
+
+    checkout: Path
+    """Folder of the other version."""
+    device: Device = "cpu"
+    """Where the networks run."""
+    dtypes: tuple[Precision, ...] = ("float32", "bfloat16")
+    """Precisions of the engine."""
+    rounds: int = 5
+    """Times that both versions start anew."""
+    repeats: int = 3
+    """Times that each piece of work is measured in a round. The median of all rounds counts."""
+    images: int = 300
+    """JPEGs that the pipeline labels in a round; 0 leaves the pipeline out."""
+
+    def run(self) -> None:
+        from performance.compare import compare_engines, compare_pipelines
+
+        checkout = _existing(self.checkout)
+        _show(self.device, "This version and another by turns, medians")
+        rows = compare_engines(checkout, self.device, self.dtypes, self.rounds, self.repeats)
+        if self.images:
+            with _jpegs(self.images) as folder:
+                rows += compare_pipelines(checkout, folder, self.rounds)
+        _print(rows)
+
+
+Part = Engine | Decoding | Text | Pipeline | Scaling | Quality | Resume | Startup | Compare
+
+
+def _show(device: str | None, title: str) -> None:
+    print(heading(device), f"{title}\n", sep="\n", flush=True)
+
+
+def _print(rows: list[Row]) -> None:
+    print(markdown(rows), "\n", flush=True)
+
+
+def _existing(checkout: Path) -> Path:
+    if not (checkout / "jobs" / "label.py").exists():
+        sys.exit(f"error: --checkout {checkout} has no jobs/label.py; give the folder of a version of this project.")
+    return checkout.resolve()
+
+
+@contextmanager
+def _jpegs(count: int) -> Iterator[Path]:
+    """A temporary folder with drawn scenes in its folder `images`."""
+    from performance.seeded import write_jpegs
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_jpegs(Path(folder) / "images", count)
+        yield Path(folder)
 
 
 if __name__ == "__main__":
-    tyro.cli(main, config=(tyro.conf.OmitArgPrefixes,))
+    tyro.cli(Part, prog="python jobs/performance", description=__doc__).run()

@@ -1,15 +1,13 @@
-"""The engine against the plain implementation, on the same seeded networks, side by side in one run."""
+"""The engine against the plain implementation: the same seeded networks, measured by turns."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +18,12 @@ from torch import Tensor
 
 from performance.plain import PlainFeatures, PlainSegmenter, decode_plainly
 from performance.seeded import drawn_images, seeded_clip, seeded_proxy, seeded_vocabulary
+from performance.tables import Row
 from proxyclip.config import DecodeConfig, Dtype, ModelConfig, SegmenterConfig
-from proxyclip.images.reading import resize_image
+from proxyclip.images.sizes import resize_image
 from proxyclip.models.attention import mix_by_proxy, proxy_attention, resize_values
 from proxyclip.models.cost import gflop_per_image
-from proxyclip.models.cpu_kernels import CpuKernels
+from proxyclip.models.cpu_kernels import network_kernels
 from proxyclip.models.decoding.decode import decode_features
 from proxyclip.models.decoding.queries import Queries
 from proxyclip.models.segmenter import Segmenter
@@ -35,27 +34,14 @@ from proxyclip.vocabulary.names import Vocabulary
 IMAGE_HW = (375, 500)
 QUERIES = (21, 150, 847)
 
-Row = dict[str, str]
 
+def measure_encoders(device_name: str, num_images: int, rounds: int, batch_windows: int) -> list[Row]:
+    """Image to labels with 21 queries: plain in float32, and the engine in each precision.
 
-@dataclass(frozen=True)
-class EngineOptions:
-    """What to measure: CLIP ViT-B/16 with DINO ViT-B/8, seeded weights, images of 500 x 375."""
-
-    device: str = "cpu"
-    """Where to run: cpu or cuda."""
-    images: int = 3
-    """Images for the engine; the plain implementation takes the first of them."""
-    rounds: int = 5
-    """Times that the plain implementation and the engines are measured by turns; the median counts."""
-    batch_windows: int = 32
-    """Windows that go through the networks together on a GPU."""
-
-
-def benchmark_encoders(options: EngineOptions) -> list[Row]:
-    """Image to labels with 21 queries: plain in float32 and the engine in each precision, by turns."""
-    images = drawn_images(options.images, IMAGE_HW)
-    device = torch.device(options.device)
+    num_images: for the engine; the plain implementation takes the first of them.
+    """
+    images = drawn_images(num_images, IMAGE_HW)
+    device = torch.device(device_name)
     plain = PlainSegmenter(seeded_clip().to(device), seeded_proxy().to(device), SegmenterConfig())
     found = plain.encode(images[0])
     vocabulary = seeded_vocabulary(torch.stack(found.windows), QUERIES[0])
@@ -66,7 +52,7 @@ def benchmark_encoders(options: EngineOptions) -> list[Row]:
             seeded_proxy(),
             SegmenterConfig(ModelConfig(dtype=dtype)),
             device=device,
-            batch_windows=options.batch_windows,
+            batch_windows=batch_windows,
         )
         for dtype in dtypes
     }
@@ -78,7 +64,7 @@ def benchmark_encoders(options: EngineOptions) -> list[Row]:
     agreement = {dtype: float((label(engine)[0] == labels).mean()) for dtype, engine in engines.items()}
     plain_times: list[float] = []
     times: dict[Dtype, list[float]] = {dtype: [] for dtype in dtypes}
-    for _ in range(options.rounds):  # by turns, since a machine has better and worse minutes
+    for _ in range(rounds):  # by turns, because a machine's speed changes over minutes
         plain_times.append(_seconds(lambda: plain.predict(images[0], vocabulary), device))
         for dtype, engine in engines.items():
             times[dtype].append(_seconds(functools.partial(label, engine), device) / len(images))
@@ -89,17 +75,17 @@ def benchmark_encoders(options: EngineOptions) -> list[Row]:
         rows.append(_encoder_row(f"engine, {dtype}", engine_s, plain_s, matmul_gflops(dtype, device), agreement[dtype]))
         rows[-1]["time in"] = _stages(engine, images[0], vocabulary, device)
         if device.type == "cuda":
-            _peak(options.device, reset=True)
+            _peak(device_name, reset=True)
             label(engine)
-            rows[-1]["peak MB"] = f"{_peak(options.device):.0f}"
+            rows[-1]["peak MB"] = f"{_peak(device_name):.0f}"
     return rows
 
 
-def benchmark_decoding(options: EngineOptions) -> list[Row]:
-    """Labels from features, for growing vocabularies: time, memory and labels of plain and engine."""
-    rows, device = [], torch.device(options.device)
+def measure_decoding(device_name: str) -> list[Row]:
+    """Labels from features, for growing vocabularies: time, memory and labels of both."""
+    rows, device = [], torch.device(device_name)
     for num_queries in QUERIES:
-        case = DecodingCase(num_queries, options.device)
+        case = DecodingCase(num_queries, device_name)
         different = int((case.engine() != case.plain()).sum())
         plain_s, engine_s = _median_s(case.plain, device, 3), _median_s(case.engine, device, 5)
         rows.append(
@@ -109,27 +95,27 @@ def benchmark_decoding(options: EngineOptions) -> list[Row]:
                 "engine, s": f"{engine_s:.3f}",
                 "times faster": f"{plain_s / engine_s:.1f}",
                 "labels that differ": f"{different} of {IMAGE_HW[0] * IMAGE_HW[1]}",
-                "plain, MB": f"{_peak_mb('plain', num_queries, options.device):.0f}",
-                "engine, MB": f"{_peak_mb('engine', num_queries, options.device):.0f}",
+                "plain, MB": f"{_peak_mb('plain', num_queries, device_name):.0f}",
+                "engine, MB": f"{_peak_mb('engine', num_queries, device_name):.0f}",
             }
         )
     return rows
 
 
-def benchmark_text(options: EngineOptions) -> list[Row]:
-    """Text embeddings of the 150 classes of ADE20K: made, and taken from the cache."""
-    clip, queries = seeded_clip().to(options.device), Vocabulary.load("ade20k").queries
+def measure_text(device_name: str) -> list[Row]:
+    """Text embeddings of the 150 classes of ADE20K: computed, and read from the cache."""
+    clip, queries = seeded_clip().to(device_name), Vocabulary.load("ade20k").queries
     with tempfile.TemporaryDirectory() as folder:
         times = []
         for _ in range(2):
             started = time.perf_counter()
             cached_embeddings(clip, queries, Path(folder))
             times.append(time.perf_counter() - started)
-    return [{"queries": str(len(queries)), "made, s": f"{times[0]:.1f}", "cached, s": f"{times[1]:.1f}"}]
+    return [{"queries": str(len(queries)), "computed, s": f"{times[0]:.1f}", "cached, s": f"{times[1]:.1f}"}]
 
 
 class DecodingCase:
-    """Smooth random features of an image, and queries that its labels differ by."""
+    """Smooth random features of an image, and queries that give it many different labels."""
 
     def __init__(self, num_queries: int, device: str) -> None:
         plan = plan_windows(IMAGE_HW, SegmenterConfig().windows)
@@ -157,7 +143,7 @@ class DecodingCase:
 
 
 def matmul_gflops(dtype: Dtype, device: torch.device) -> float:
-    """The rate of a matrix product of the size that most of the work has, in GFLOP/s."""
+    """The speed of a matrix product of the size that takes most of the time, in GFLOP/s."""
     rows = 1765 if device.type == "cpu" else 1765 * 32
     a = torch.randn(rows, 768, device=device).to(getattr(torch, dtype))
     linear = torch.nn.Linear(768, 3072, device=device).to(getattr(torch, dtype))
@@ -166,7 +152,7 @@ def matmul_gflops(dtype: Dtype, device: torch.device) -> float:
 
 
 def _peak_mb(kind: str, num_queries: int, device: str) -> float:
-    """Peak memory of decoding one image beyond what was there before, in MB, in a process of its own."""
+    """Memory that decoding one image adds at its peak, in MB, in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return float(pool.apply(_decode_once, (kind, num_queries, device)))
 
@@ -179,12 +165,12 @@ def _decode_once(kind: str, num_queries: int, device: str) -> float:
 
 
 def _peak(device: str, *, reset: bool = False) -> float:
-    """Peak memory of this process, in MB; after `reset`, what it has now."""
+    """Peak memory of this process, in MB. `reset` lowers the peak to the present use first."""
     if device == "cuda":
         if reset:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated() / 1e6
-    if reset:  # a child starts with its parent's peak
+    if reset:  # a child inherits its parent's peak
         Path("/proc/self/clear_refs").write_text("5")
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1e3
@@ -196,13 +182,13 @@ def _stages(engine: Segmenter, image: np.ndarray, vocabulary: Vocabulary, device
     model = engine.config.model
     proxy = engine.proxy
     if proxy is None:
-        raise AssertionError("the benchmark runs ProxyCLIP")
+        raise AssertionError("ProxyCLIP has a proxy")
 
     def mix(features: Tensor, values: Tensor, grid_hw: tuple[int, int], proxy_hw: tuple[int, int]) -> Tensor:
         weights = proxy_attention(features, beta=model.beta, gamma=model.gamma, dtype=getattr(torch, model.dtype))
         return engine.clip.project(mix_by_proxy(weights, resize_values(values, grid_hw, proxy_hw)))
 
-    with torch.inference_mode(), CpuKernels() if device.type == "cpu" else contextlib.nullcontext():
+    with torch.inference_mode(), network_kernels(device):
         tokens, grid_hw = engine.clip.trunk(windows)
         features, proxy_hw = proxy(windows)
         values = engine.clip.values(tokens, grid_hw)

@@ -1,7 +1,7 @@
-"""ProxyCLIP as plainly as its equations read, to measure the engine against.
+"""ProxyCLIP written as its equations read: the reference that the engine is measured against.
 
-Window by window, float32, attention written out, the similarity matrix copied for every head, logits of all queries
-held at the size of the image. It takes the networks of the engine, so that both have the same weights.
+Window by window, float32, attention written out, the similarity matrix copied for every head, the logits of all
+queries held at the image's size. It takes the engine's networks, so that both have the same weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proxyclip.config import DecodeConfig, SegmenterConfig
-from proxyclip.images.reading import resize_image
+from proxyclip.images.sizes import resize_image
 from proxyclip.models.networks.clip import ClipEncoder
 from proxyclip.models.networks.positions import interpolate_positions
 from proxyclip.models.networks.proxy import TimmProxy
@@ -27,14 +27,14 @@ from proxyclip.vocabulary.names import Vocabulary
 
 @dataclass(frozen=True)
 class PlainFeatures:
-    """Unit dense features of every window, (grid_h, grid_w, E) each, in the order of the plan."""
+    """Unit dense features of every window, (grid_h, grid_w, E) each, in the plan's order."""
 
     windows: list[Tensor]
     plan: WindowPlan
 
 
 class PlainSegmenter:
-    """The same labels as `models.segmenter.Segmenter` with a native CLIP and a plain timm proxy, slowly."""
+    """Gives the labels of `models.segmenter.Segmenter` for an open_clip CLIP and a timm proxy, slowly."""
 
     def __init__(self, clip: ClipEncoder, proxy: TimmProxy, config: SegmenterConfig) -> None:
         self.clip, self.proxy, self.config = clip, proxy, config
@@ -46,7 +46,7 @@ class PlainSegmenter:
 
     @torch.inference_mode()
     def encode(self, image: npt.NDArray[np.uint8]) -> PlainFeatures:
-        """Dense features, one window after the other."""
+        """Dense features, window by window."""
         plan = plan_windows((image.shape[0], image.shape[1]), self.config.windows)
         resized = torch.tensor(resize_image(image, (plan.y.resized, plan.x.resized))).permute(2, 0, 1).float() / 255
         device = next(self.clip.parameters()).device

@@ -1,4 +1,4 @@
-"""How the pipeline keeps up with fast accelerators: stand-ins for the networks, on simulated nodes of a cluster."""
+"""How the pipeline keeps up with fast accelerators: actors wait instead of computing, each on a simulated node."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,19 @@ import ray
 from PIL import Image
 from ray.cluster_utils import Cluster
 
-from performance.accounts import Accounts
-from performance.throughput import in_a_process
-from proxyclip.config import LabelOptions, SegmenterConfig, recipe_fields
+from performance.pipeline import Accounts, in_a_process
+from performance.tables import Row
+from proxyclip.config import SegmenterConfig, WindowConfig
 from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.run_record import write_vocabulary
 from proxyclip.images.listing import list_images
+from proxyclip.images.sizes import ResizedImage
+from proxyclip.models.windows import plan_windows
 from proxyclip.pipeline.cluster import configure_data, on_loopback
-from proxyclip.pipeline.prepare import write_vocabulary
+from proxyclip.pipeline.options import LabelOptions
+from proxyclip.pipeline.stages.actor import ActorConfig
+from proxyclip.pipeline.stages.decode import ImageLabels
 from proxyclip.pipeline.stages.graph import label_graph
-from proxyclip.pipeline.stages.label import Group, LabelShards, WorkerConfig
 from proxyclip.pipeline.stages.read import ShardSource
 from proxyclip.pipeline.stages.write import WriteShards
 from proxyclip.storage.store import Storage
@@ -35,89 +40,80 @@ from proxyclip.vocabulary.names import Vocabulary
 IMAGE_HW = (375, 500)
 _SHARD_SIZE = 256  # the job's default
 
-_VOCABULARY = Vocabulary.from_names(list("abcde"))
+# The stand-in needs no text embeddings, but an actor reads some.
+_VOCABULARY = Vocabulary.from_names(list("abcde")).with_embeddings(np.eye(5, 8, dtype=np.float32))
 
-# Seconds that a run takes where nothing but the accelerators holds it up, and images/s that no run here reaches.
-_RUN_S, _CEILING = 80, 500
+# Images/s that limit the corpus of a run: more than the CPUs of a small machine can do.
+_CEILING = 500
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: images per second while all actors worked, and CPU seconds per image by kind of process."""
+    """One run: images/s while all actors worked, and CPU seconds an image by kind of process."""
 
     actors: int
     images_s: float
     cpu_s: Counter[str]
 
 
-class StandIn(LabelShards):
-    """The label stage with an accelerator that takes a known time for an image and no CPU.
+class WaitingLabeller:
+    """Stands in for the networks: an accelerator that takes a known time for an image, and no CPU time.
 
-    All else is real: reading, decoding and resizing, handing over, PNG, Parquet and commits.
+    Everything else is real: reading, decoding and resizing JPEGs, PNG, Parquet and commits.
     """
 
-    _vocabulary = _VOCABULARY  # networks replaced need no text embeddings
-
-    def __init__(self, config: WorkerConfig, seconds_per_image: float, everybody: Any, actors: int) -> None:
-        self._seconds = seconds_per_image
-        super().__init__(config)
-        ray.get(everybody.arrive.remote())
-        while ray.get(everybody.count.remote()) < actors:
-            time.sleep(0.1)
-
-    def _load(self) -> Any:
-        return _Accelerator()
-
-    def _labels(self, group: Group) -> list[dict[str, Any]]:
-        until = time.monotonic() + self._seconds * len(group)
-        rows = [{"uri": uri, **_CANNED} for uri, _ in group]
-        time.sleep(max(until - time.monotonic(), 0))
-        return rows
-
-
-class _Accelerator:
     windows_at_once = 8
 
+    def __init__(self, windows: WindowConfig, seconds_per_image: float) -> None:
+        self._windows = windows
+        self._seconds = seconds_per_image
 
-class _Everybody:
+    def num_windows(self, image: ResizedImage) -> int:
+        return plan_windows(image.original_hw, self._windows).num_windows
+
+    def label(self, images: Sequence[ResizedImage], vocabulary: Vocabulary) -> list[ImageLabels]:
+        time.sleep(self._seconds * len(images))
+        return [_LABELS] * len(images)
+
+
+def _wait_for_all(seconds_per_image: float, arrivals: Any, actors: int, config: ActorConfig) -> WaitingLabeller:
+    """Make an actor's stand-in, once all actors have started."""
+    ray.get(arrivals.add.remote())
+    while ray.get(arrivals.count.remote()) < actors:
+        time.sleep(0.1)
+    return WaitingLabeller(config.segmenter.windows, seconds_per_image)
+
+
+class _Arrivals:
     def __init__(self) -> None:
         self._count = 0
 
-    def arrive(self) -> None:
+    def add(self) -> None:
         self._count += 1
 
     def count(self) -> int:
         return self._count
 
 
-def _canned() -> dict[str, Any]:
-    """What is stored of labels with some regions in them."""
+def _labels() -> ImageLabels:
+    """Labels with a few regions, as a network would give them."""
     y, x = np.mgrid[: IMAGE_HW[0], : IMAGE_HW[1]]
     mask = (((x - 250) ** 2 + (y - 190) ** 2 < 120**2) + 2 * (x + y > 600) + 4 * (y > 300 + 20 * np.sin(x / 30))) % 5
-    classes, pixels = np.unique(mask, return_counts=True)
+    pixels = np.bincount(mask.ravel(), minlength=_VOCABULARY.num_classes)
     confidence = (127 + 100 * np.sin(x[::4, ::4] / 40)).astype(np.uint8)
-    return {
-        "height": IMAGE_HW[0],
-        "width": IMAGE_HW[1],
-        "mask": mask.astype(np.uint8),
-        "confidence": confidence,
-        "classes": classes.tolist(),
-        "pixels": pixels.tolist(),
-        "class_confidence": [0.5] * len(classes),
-        "mean_confidence": 0.5,
-        "ignored": 0,
-    }
+    return ImageLabels(mask.astype(np.uint8), confidence, pixels, confidence_sums=pixels / 2, ignored=0)
 
 
-_CANNED = _canned()
+_LABELS = _labels()
 
 
-def benchmark_scaling(images: str, seconds_per_image: float, actors: tuple[int, ...]) -> list[dict[str, str]]:
-    """Rows of a table: throughput with some numbers of actors, each on a node of its own.
+def measure_scaling(images: str, seconds_per_image: float, actors: tuple[int, ...], run_s: float) -> list[Row]:
+    """Rows of a table: throughput with each number of actors.
 
-    images: folder of JPEGs of IMAGE_HW, labelled again and again.
+    images: folder of JPEGs of IMAGE_HW, labelled again and again. run_s: length of a run that only the actors limit.
     """
-    runs: list[Measured] = [in_a_process(_measure, images, seconds_per_image, count) for count in actors]
+    _check_size(Path(images))
+    runs: list[Measured] = [in_a_process(_measure, images, seconds_per_image, count, run_s) for count in actors]
     rows = []
     for run in runs:
         ideal = run.actors * runs[0].images_s / runs[0].actors
@@ -135,13 +131,15 @@ def benchmark_scaling(images: str, seconds_per_image: float, actors: tuple[int, 
     return rows
 
 
-def _measure(images: str, seconds_per_image: float, actors: int) -> Measured:
-    # Ray's own switch for machines that must not listen to the network, for what it starts.
+def _measure(images: str, seconds_per_image: float, actors: int, run_s: float) -> Measured:
+    # Ray's own switch that keeps the processes it starts off the network.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     with tempfile.TemporaryDirectory() as folder:
-        shards = round(_RUN_S * min(actors / seconds_per_image, _CEILING) / _SHARD_SIZE)
-        # Workers of all nodes have started after a while; in the end not all of them have work.
+        shards = round(run_s * min(actors / seconds_per_image, _CEILING) / _SHARD_SIZE)
+        # In the first half workers still start; in the end not all of them have work.
         begin, end = shards // 2, shards - 3 * actors
+        if end - begin < 2:
+            raise ValueError(f"--run-s {run_s:g} is too short for --actors {actors}; give a longer one.")
         source, stage = _prepare(Path(images), Path(folder), shards)
         head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 300 * 2**20}
         with on_loopback():
@@ -150,10 +148,10 @@ def _measure(images: str, seconds_per_image: float, actors: int) -> Measured:
                 cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=300 * 2**20)
             ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         configure_data(verbose=False)
-        everybody = ray.remote(_Everybody).options(num_cpus=0).remote()
+        arrivals = ray.remote(_Arrivals).options(num_cpus=0).remote()
         writer = WriteShards(stage.output, _VOCABULARY.class_names)
-        arguments = (stage, seconds_per_image, everybody, actors)
-        graph = label_graph(source, StandIn, arguments, writer, actors, {"num_gpus": 1})
+        labeller = partial(_wait_for_all, seconds_per_image, arrivals, actors)
+        graph = label_graph(source, (stage, None, None, labeller), writer, actors, {"num_gpus": 1})
         accounts, times = Accounts(psutil.Process()), [(0.0, Counter[str]())]
         batches: Iterator[Any] = iter(graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
         for batch in batches:
@@ -174,12 +172,18 @@ def _measure(images: str, seconds_per_image: float, actors: int) -> Measured:
     )
 
 
-def _prepare(images: Path, folder: Path, shards: int) -> tuple[ShardSource, WorkerConfig]:
-    """A corpus of links to the images, and its plan."""
+def _check_size(images: Path) -> None:
+    """The stand-in gives every image the same mask, so all images must have its size."""
+    first = min(images.iterdir())
+    with Image.open(first) as image:
+        if image.size != IMAGE_HW[::-1]:
+            width, height = image.size
+            raise ValueError(f"{first} has {width} x {height} pixels; give images of {IMAGE_HW[1]} x {IMAGE_HW[0]}.")
+
+
+def _prepare(images: Path, folder: Path, shards: int) -> tuple[ShardSource, ActorConfig]:
+    """Make a corpus of links to the images, and its plan."""
     files = sorted(images.iterdir())
-    with Image.open(files[0]) as first:
-        if first.size != IMAGE_HW[::-1]:
-            raise ValueError(f"{files[0]}: {first.size} pixels found, {IMAGE_HW[::-1]} wanted.")
     corpus = folder / "images"
     corpus.mkdir()
     for index in range(shards * _SHARD_SIZE):
@@ -187,13 +191,12 @@ def _prepare(images: Path, folder: Path, shards: int) -> tuple[ShardSource, Work
     output = Storage(str(folder / "labels"))
     options = LabelOptions(str(corpus), output.uri, "none")
     manifest = Manifest(output)
-    config = SegmenterConfig()
-    manifest.begin(options.input, {"segmenter": recipe_fields(config)}, "stand-in", packages={})
     write_vocabulary(output, _VOCABULARY)
     manifest.extend_plan(list_images(options.input), _SHARD_SIZE)
     ranges = [part for whole in manifest.pending() for part in whole.split(max(shards // 16, 1))]
-    stage = WorkerConfig(
-        segmenter=config,
+    stage = ActorConfig(
+        segmenter=SegmenterConfig(),
+        weights={},
         output=output.uri,
         device="stand-in",
         threads=2,

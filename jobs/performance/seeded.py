@@ -1,14 +1,16 @@
-"""Networks of real size with weights from a seed: what a benchmark needs where no download can be had."""
+"""Networks of full size with seeded random weights, and drawn images: measuring needs no download."""
 
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import timm
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from proxyclip.config import ModelConfig
@@ -36,9 +38,9 @@ def seeded_proxy(name: str = "dino-b8", seed: int = 2) -> TimmProxy:
 
 
 def seeded_vocabulary(features: Tensor, num_queries: int, seed: int = 3) -> Vocabulary:
-    """Queries that labels differ by: unit features of random patches, less their mean, with some noise.
+    """Queries that give an image many different labels: features of random patches, less their mean, with noise.
 
-    features: (..., E) unit dense features of some image.
+    features: (..., E) unit dense features of an image.
     """
     flat = features.reshape(-1, features.shape[-1]).float().cpu()
     generator = torch.Generator().manual_seed(seed)
@@ -53,8 +55,15 @@ def drawn_images(count: int, image_hw: tuple[int, int] = (375, 500), seed: int =
     return [draw_scene(seed + index, image_hw).image for index in range(count)]
 
 
+def write_jpegs(folder: Path, count: int) -> None:
+    """Drawn scenes of 500 x 375 pixels as JPEG files in a new folder."""
+    folder.mkdir()
+    for index, image in enumerate(drawn_images(count)):
+        Image.fromarray(image).save(folder / f"{index:05d}.jpg", quality=90)
+
+
 def _fill(model: nn.Module, seed: int) -> None:
-    """Weights by the name of their tensor: matrices keep the length of what they multiply, norms are near one."""
+    """Weights from the seed and each tensor's name. Matrices keep the length of vectors; norms are near one."""
     with torch.no_grad():
         for name, value in model.named_parameters():
             generator = torch.Generator().manual_seed((zlib.crc32(name.encode()) + seed) % 2**31)

@@ -1,16 +1,16 @@
-"""Commits: what is done. A shard without one did not happen.
+"""Commits: which shards are done.
 
-Each shard is committed by a small file of its own. Once all shards of a block of consecutive numbers are, their
-commits are put together in one segment, and the loose ones deleted. For a shard in both, the segment counts.
+A shard's commit is first a small file of its own, a loose commit. When all shards of a block of consecutive numbers
+are committed, one segment takes over their commits, and the loose ones are deleted. If a shard has both, the segment
+counts.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from proxyclip.dataset.layout import COMMITS_FOLDER, commit_key, parse_commit_key, parse_segment_key, segment_key
+from proxyclip.dataset.rows import KINDS
 from proxyclip.dataset.validate import commit_fields
 from proxyclip.storage.store import Storage
 
@@ -28,6 +30,8 @@ SHARDS_PER_SEGMENT = 10_000
 
 @dataclass(frozen=True)
 class DataFile:
+    """A Parquet file of a shard."""
+
     key: str
     rows: int
     size_bytes: int
@@ -36,7 +40,7 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Commit:
-    """What a shard has left: a file for each kind ("masks", "stats", "failures") that has rows."""
+    """What was written for a shard. files: one for each kind ("masks", "stats", "failures") that has rows."""
 
     shard: int
     files: dict[str, DataFile]
@@ -48,18 +52,19 @@ class Commit:
         return (json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> Commit:
-        """Raises ValueError for what no commit of ours can say."""
-        fields = commit_fields(data)
+    def from_json(cls, data: bytes, key: str) -> Commit:
+        """The commit in the file `key`. Raises ValueError if it is damaged or was not written by proxyclip."""
+        fields = commit_fields(data, key)
         fields["files"] = {kind: DataFile(**file) for kind, file in fields["files"].items()}
         return cls(**fields)
 
 
 @dataclass(frozen=True)
 class Done:
-    """Which shards are committed: all of a block that is a segment, and those whose commits are loose.
+    """Which shards are committed.
 
-    late: loose commits of shards that are in a segment; they do not count.
+    segments: blocks that have a segment, and so are committed as a whole. loose: shards with a loose commit.
+    late: shards that have a loose commit beside that in their segment, which counts: their writer was slow.
     """
 
     segments: frozenset[int]
@@ -79,7 +84,7 @@ class Done:
             yield from block_shards(block) if block in self.segments else sorted(blocks[block])
 
     def blocks(self) -> dict[int, set[int]]:
-        """The shards whose commits are loose, by block."""
+        """The shards with a loose commit, by block."""
         blocks: dict[int, set[int]] = defaultdict(set)
         for shard in self.loose:
             blocks[block_of(shard)].add(shard)
@@ -87,28 +92,31 @@ class Done:
 
 
 def block_of(shard: int) -> int:
-    """The number of the segment that a shard comes to lie in."""
+    """The block that a shard belongs to."""
     return shard // SHARDS_PER_SEGMENT
 
 
 def block_shards(block: int) -> range:
-    """The shards of a segment."""
+    """The shards of a block."""
     return range(block * SHARDS_PER_SEGMENT, (block + 1) * SHARDS_PER_SEGMENT)
 
 
 def committed(storage: Storage) -> Done:
-    """Which shards are committed: a listing, however many images there are."""
-    # Loose commits are listed before segments: one that a compaction has just deleted is in a segment by then.
-    loose = frozenset(_numbers(storage, r"commits/(\d{6,})\.json"))
-    segments = frozenset(_numbers(storage, r"commits/segment-(\d{5,})\.parquet"))
+    """Which shards are committed. Lists the commits and reads none."""
+    # List loose commits first: if a compaction deletes one meanwhile, its segment is there for the second listing.
+    loose = _listed(storage, parse_commit_key)
+    segments = _listed(storage, parse_segment_key)
     late = frozenset(shard for shard in loose if block_of(shard) in segments)
     return Done(segments, loose - late, late)
 
 
 def create_commit(storage: Storage, commit: Commit) -> Commit:
-    """Commit a shard whose files are complete. Returns the commit that counts: the first one."""
-    created = storage.create(commit_key(commit.shard), commit.to_json())
-    # A segment is there before its loose commits are deleted, so a writer that comes after that finds it.
+    """Commit a shard whose files are complete. Returns the commit that counts, which is the first one."""
+    try:
+        created = storage.create(commit_key(commit.shard), commit.to_json())
+    except FileNotFoundError:  # over S3: the commit existed, and a compaction deleted it before it could be compared
+        created = False
+    # Look into the segment after creating the commit: a compaction writes it before it deletes loose commits.
     first = _in_segment(storage, commit.shard)
     if first is None:
         return commit if created else read_commit(storage, commit.shard)
@@ -118,12 +126,12 @@ def create_commit(storage: Storage, commit: Commit) -> Commit:
 
 
 def read_commit(storage: Storage, shard: int) -> Commit:
-    """The commit of a shard. Raises FileNotFoundError where it has none."""
+    """The commit of a shard. Raises FileNotFoundError if it has none."""
     return _in_segment(storage, shard) or _read_loose(storage, shard)
 
 
 def read_commits(storage: Storage, done: Done, shards: Iterable[int] | None = None) -> Iterator[Commit]:
-    """The commits of all shards that are done, or of some of them, in order. Holds those of one block."""
+    """The commits of all shards that are done, or of some of them, in order. Memory: the commits of one block."""
     ordered = iter(done) if shards is None else (shard for shard in sorted(shards) if shard in done)
     with ThreadPoolExecutor(16) as pool:
         for block, some in groupby(ordered, key=block_of):
@@ -135,7 +143,7 @@ def read_commits(storage: Storage, done: Done, shards: Iterable[int] | None = No
 
 
 def read_segment(storage: Storage, block: int) -> dict[int, Commit]:
-    """The commits of a segment by shard. Raises FileNotFoundError where there is none."""
+    """The commits of a segment by shard. Raises FileNotFoundError if there is no such segment."""
     return parse_segment(storage.read(segment_key(block)))
 
 
@@ -144,32 +152,22 @@ def parse_segment(data: bytes) -> dict[int, Commit]:
     return {row["shard"]: _from_row(row) for row in pq.read_table(pa.BufferReader(data)).to_pylist()}
 
 
-def commit_key(shard: int) -> str:
-    """The name of a shard's loose commit."""
-    return f"commits/{shard:06d}.json"
-
-
-def segment_key(block: int) -> str:
-    """The name of the segment of a block."""
-    return f"commits/segment-{block:05d}.parquet"
-
-
-def _numbers(storage: Storage, pattern: str) -> list[int]:
-    names = (re.fullmatch(pattern, entry.key) for entry in storage.list("commits"))
-    return [int(name[1]) for name in names if name]
+def _listed(storage: Storage, parse: Callable[[str], int | None]) -> frozenset[int]:
+    numbers = (parse(entry.key) for entry in storage.list(COMMITS_FOLDER))
+    return frozenset(number for number in numbers if number is not None)
 
 
 def _read_loose(storage: Storage, shard: int) -> Commit:
     try:
-        commit = Commit.from_json(storage.read(commit_key(shard)))
+        commit = Commit.from_json(storage.read(commit_key(shard)), commit_key(shard))
     except FileNotFoundError:
-        found = _in_segment(storage, shard)  # compacted since it was listed
+        found = _in_segment(storage, shard)  # a compaction may have moved it since the listing
         if found is None:
             raise
         return found
     if commit.shard != shard:
         raise ValueError(
-            f"{commit_key(shard)}: the commit of shard {commit.shard} found; the file was renamed: delete it."
+            f"{commit_key(shard)}: the file holds the commit of shard {commit.shard}; it was renamed: delete it."
         )
     return commit
 
@@ -184,5 +182,5 @@ def _in_segment(storage: Storage, shard: int) -> Commit | None:
 
 
 def _from_row(row: dict[str, Any]) -> Commit:
-    files = {kind: DataFile(**row.pop(kind)) for kind in ("masks", "stats", "failures") if row[kind] is not None}
+    files = {kind: DataFile(**row.pop(kind)) for kind in KINDS if row[kind] is not None}
     return Commit(row["shard"], files, row["images"], row["labelled"], row["failed"])

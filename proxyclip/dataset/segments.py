@@ -1,4 +1,4 @@
-"""Segments: the commits of a whole block of shards in one file, with their sums in its foot."""
+"""Segments: one file holds the commits of a whole block of shards, with their sums in its footer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from proxyclip.dataset.commits import (
     Done,
     block_of,
     block_shards,
-    commit_key,
     committed,
     read_commits,
-    segment_key,
 )
+from proxyclip.dataset.layout import commit_key, segment_key
 from proxyclip.dataset.rows import KINDS, SEGMENT, parquet_bytes
 from proxyclip.dataset.shards import read_table
 from proxyclip.dataset.statistics import ClassSum, ClassSums
@@ -29,7 +28,7 @@ from proxyclip.storage.store import Storage
 
 @dataclass(frozen=True)
 class SegmentSums:
-    """A segment's images, those labelled and failed, and its statistics per class."""
+    """The sums over the shards of a segment: images, labelled and failed, and the statistics per class."""
 
     images: int
     labelled: int
@@ -38,7 +37,7 @@ class SegmentSums:
 
 
 class Compaction:
-    """Puts commits together in the background, block by block, while shards are being committed."""
+    """Makes segments of full blocks in the background, while shards are being committed."""
 
     def __init__(self, storage: Storage, done: Done) -> None:
         self._storage = storage
@@ -53,7 +52,7 @@ class Compaction:
         self._compact_if_full(block_of(shard))
 
     def close(self) -> None:
-        """Wait for what was begun. What went wrong is left to `compact`, which tries again and raises."""
+        """Wait until running compactions end. Errors are not raised: `compact` tries again and raises them."""
         self._pool.shutdown()
 
     def _compact_if_full(self, block: int) -> None:
@@ -63,7 +62,7 @@ class Compaction:
 
 
 def compact(storage: Storage) -> None:
-    """Make segments of all full blocks, and delete loose commits that are in a segment."""
+    """Make segments of all full blocks. Deletes the loose commits that segments replace."""
     done = committed(storage)
     for block, shards in done.blocks().items():
         if len(shards) == len(block_shards(block)):
@@ -72,9 +71,9 @@ def compact(storage: Storage) -> None:
 
 
 def dissolve(storage: Storage, block: int, keep: Sequence[Commit]) -> None:
-    """Make the commits of a segment that are to be kept loose again, and delete it.
+    """Delete a segment. Commits in `keep` become loose again; the other shards are then not committed.
 
-    Not while a job is running on this output. Killed in between, the segment still counts.
+    Do not call it while a job runs on this output. If it is killed halfway, the segment still counts.
     """
     kept = {commit.shard for commit in keep}
     _delete(storage, [shard for shard in block_shards(block) if shard not in kept])
@@ -84,7 +83,7 @@ def dissolve(storage: Storage, block: int, keep: Sequence[Commit]) -> None:
 
 
 def read_sums(storage: Storage, block: int) -> SegmentSums:
-    """The sums in the foot of a segment."""
+    """The sums in the footer of a segment."""
     with storage.open(segment_key(block)) as file:
         head = pq.read_metadata(file).metadata
     images, labelled, failed = (int(head[name]) for name in (b"images", b"labelled", b"failed"))
@@ -93,7 +92,7 @@ def read_sums(storage: Storage, block: int) -> SegmentSums:
 
 
 def segment_bytes(commits: Sequence[Commit], classes: ClassSums) -> bytes:
-    """The file of a segment."""
+    """The bytes of a segment's file."""
     sums = {name: sum(getattr(commit, name) for commit in commits) for name in ("images", "labelled", "failed")}
     values = {index: astuple(each) for index, each in sorted(classes.items())}
     head = {**{name: str(count) for name, count in sums.items()}, "classes": json.dumps(values, ensure_ascii=False)}
@@ -108,7 +107,7 @@ def segment_bytes(commits: Sequence[Commit], classes: ClassSums) -> bytes:
 
 
 def sum_classes(storage: Storage, commits: Sequence[Commit]) -> ClassSums:
-    """The statistics per class of some shards, from their files."""
+    """The statistics per class, summed over some shards, from their files."""
     sums = ClassSums()
     with ThreadPoolExecutor(16) as pool:
         for stats in pool.map(partial(read_table, storage, kind="stats"), commits):
@@ -117,7 +116,7 @@ def sum_classes(storage: Storage, commits: Sequence[Commit]) -> ClassSums:
 
 
 def _compact_block(storage: Storage, block: int) -> None:
-    """Write the segment of a block that is full, unless it is there, and delete its loose commits."""
+    """Write the segment of a full block unless it exists, and delete the block's loose commits."""
     shards = block_shards(block)
     if not storage.exists(segment_key(block)):
         loose = Done(frozenset(), frozenset(shards), frozenset())

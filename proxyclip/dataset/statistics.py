@@ -1,4 +1,4 @@
-"""Statistics per class: of a shard, and exact sums of them over shards."""
+"""Statistics per class, of one shard and summed over shards."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pyarrow as pa
 
 from proxyclip.dataset.rows import CLASS_STATS, STATS
 
-# Sums of confidence are counted in this many parts of one, as integers: the order of adding changes nothing.
+# Sums of confidence are integers, in units of 1 / _PARTS: so the order of adding does not change a sum.
 _PARTS = 10**9
 
 
 @dataclass(frozen=True)
 class ClassStat:
-    """A class over the whole run. share: of all labelled pixels; mean_confidence: over its pixels."""
+    """A class over the whole run. share: of all labelled pixels. mean_confidence: over the pixels of the class."""
 
     index: int
     name: str
@@ -28,7 +28,7 @@ class ClassStat:
 
 @dataclass
 class ClassSum:
-    """A class over some shards. confidence: summed over its pixels, in 1e-9."""
+    """A class over some shards. confidence: sum over the pixels of the class, in units of 1e-9."""
 
     name: str
     images: int
@@ -37,10 +37,10 @@ class ClassSum:
 
 
 class ClassSums(dict[int, ClassSum]):
-    """Classes by index, added up. Exact, so that whatever was added can be taken away."""
+    """Sums by class index. They are exact, so what was added can be subtracted again."""
 
     def add_stats(self, stats: pa.Table, sign: int = 1) -> None:
-        """Add the statistics of a shard, or with sign -1 take them away."""
+        """Add the statistics of a shard, or with `sign=-1` subtract them."""
         for row in stats.to_pylist():
             confidence = round(row["pixels"] * row["mean_confidence"] * _PARTS)
             self._add(row["class"], row["name"], sign, row["images"], row["pixels"], confidence)
@@ -56,7 +56,7 @@ class ClassSums(dict[int, ClassSum]):
         entry.confidence += sign * confidence
 
     def stats(self) -> list[ClassStat]:
-        """The classes that occur, in order of index."""
+        """The statistics of the classes that occur, in order of index."""
         total = sum(each.pixels for each in self.values())
         return [
             ClassStat(
@@ -68,9 +68,9 @@ class ClassSums(dict[int, ClassSum]):
 
 
 def shard_stats(shard: int, masks: pa.Table, class_names: Sequence[str] | Mapping[int, str]) -> pa.Table:
-    """Rows of masks (their classes, pixels and class_confidence) as statistics: a row for each class that occurs.
+    """The statistics of a shard: one row for each class that occurs in `masks` (schema MASKS).
 
-    Confidence is weighted by pixels and added in the order of the images.
+    Confidence is weighted by pixels, and summed in the order of the images.
     """
     sums: dict[int, list[Any]] = {}
     for image in masks.select(["classes", "pixels", "class_confidence"]).to_pylist():
@@ -87,6 +87,6 @@ def shard_stats(shard: int, masks: pa.Table, class_names: Sequence[str] | Mappin
 
 
 def class_stats_table(stats: Iterable[ClassStat], basis: Mapping[str, str]) -> pa.Table:
-    """Statistics as the rows of class_stats.parquet; basis: what of the run they were made from."""
+    """Statistics as the rows of class_stats.parquet. basis: metadata that says what they were made from."""
     schema = CLASS_STATS.with_metadata({**CLASS_STATS.metadata, **basis})
     return pa.Table.from_pylist([{"class": stat.index, **vars(stat)} for stat in stats], schema)

@@ -1,4 +1,4 @@
-"""What is read back from an output is checked before it is believed: others may have written there."""
+"""Checks of what is read back from an output: others may have changed its files."""
 
 from __future__ import annotations
 
@@ -10,104 +10,101 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from proxyclip.dataset.layout import RUN, data_key
 from proxyclip.dataset.rows import KINDS, PLAN
 
-# Far beyond any run; numbers above them are nonsense, not size.
+# Far beyond any run: a larger number is damage.
 _MAX_COUNT = 10**12
 _MAX_BYTES = 2**60
 
-_COMMIT = ("shard", "files", "images", "labelled", "failed")
-_FILE = ("key", "rows", "size_bytes", "sha256")
-_RUN = {"input": str, "recipe": dict, "fingerprint": str, "packages": dict}
+_COMMIT_FIELDS = ("shard", "files", "images", "labelled", "failed")
+_FILE_FIELDS = ("key", "rows", "size_bytes", "sha256")
+_RUN_FIELDS = {"input": str, "recipe": dict, "fingerprint": str, "packages": dict}
+_PLAN_COUNTS = ("first_shard", "num_shards", "num_images", "num_superseded")
 
 
 def json_object(data: bytes, key: str) -> dict[str, Any]:
-    """The JSON object that a file holds. Raises ValueError naming the file where it holds anything else."""
+    """The JSON object in a file. Raises ValueError, with the file's key, if it holds anything else."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{key}: {len(data)} bytes found that are no JSON ({error}); {_TO_DO}") from error
+        raise _damaged(key, f"the file's {len(data)} bytes are not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{key}: {type(value).__name__} found, a JSON object wanted; {_TO_DO}")
+        raise _damaged(key, f"the file holds a JSON {type(value).__name__} instead of an object")
     return value
 
 
-def commit_fields(data: bytes) -> dict[str, Any]:
-    """The fields of a commit, as `Commit` takes them, its files still as plain values.
+def commit_fields(data: bytes, key: str) -> dict[str, Any]:
+    """The fields of the commit in a file, as `Commit` takes them, but its files as plain values.
 
-    Raises ValueError where one is missing, unknown, of another type or absurd, where the numbers contradict each
-    other, or where a file's key is not the one that its shard, kind and hash make.
+    Raises ValueError if a field is missing, unknown, of another type or far too large, if the numbers contradict
+    each other, or if a file's key does not follow from its shard, kind and hash.
     """
-    fields = json_object(data, "a commit")
-    shard = fields.get("shard")
-    key = f"commits/{shard:06d}.json" if _is_count(shard) else "a commit"
-    _check_names(key, fields, _COMMIT)
+    fields = json_object(data, key)
+    _check_names(key, fields, _COMMIT_FIELDS)
     _check_counts(key, fields, ("shard", "images", "labelled", "failed"), _MAX_COUNT)
     if fields["images"] != fields["labelled"] + fields["failed"]:
-        _refuse(key, f"{fields['images']} images", f"{fields['labelled']} labelled and {fields['failed']} failed")
-    if not isinstance(fields["files"], dict):
-        _refuse(key, f"files {fields['files']!r}", "an object")
-    for kind, file in fields["files"].items():
-        if kind not in KINDS or not isinstance(file, dict):
-            _refuse(key, f"a file of kind {kind!r}: {file!r}", f"one of {', '.join(KINDS)}")
-        _check_names(f"{key}, {kind}", file, _FILE)
-        _check_counts(f"{key}, {kind}", file, ("rows",), _MAX_COUNT)
-        _check_counts(f"{key}, {kind}", file, ("size_bytes",), _MAX_BYTES)
-        sha256 = file["sha256"]
-        if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
-            _refuse(f"{key}, {kind}", f"sha256 {sha256!r}", "64 hex digits")
-        wanted = f"{kind}/{shard:06d}-{sha256[:12]}.parquet"
-        if file["key"] != wanted:
-            _refuse(f"{key}, {kind}", f"key {file['key']!r}", repr(wanted))
+        raise _damaged(
+            key, f"images is {fields['images']}, but labelled {fields['labelled']} and failed {fields['failed']}"
+        )
+    files = fields["files"]
+    if not isinstance(files, dict):
+        raise _damaged(key, f"files is {files!r} instead of an object")
+    for kind, file in files.items():
+        if kind not in KINDS:
+            raise _damaged(key, f"there is a file of kind {kind!r}; the kinds are {', '.join(KINDS)}")
+        if not isinstance(file, dict):
+            raise _damaged(key, f"the file of kind {kind!r} is {file!r} instead of an object")
+        _check_file(f"{key}, {kind}", file, kind, fields["shard"])
     for kind, count in (("masks", "labelled"), ("failures", "failed")):
-        rows = fields["files"].get(kind, {"rows": 0})["rows"]
+        rows = files[kind]["rows"] if kind in files else 0
         if rows != fields[count]:
-            _refuse(key, f"{rows} rows of {kind}", f"{fields[count]}, as many as {count}")
+            raise _damaged(key, f"{count} is {fields[count]}, but the file of {kind} has {rows} rows")
     return fields
 
 
 def run_fields(data: bytes, schema_version: int) -> dict[str, Any]:
-    """The fields of run.json. Those of another schema version are not looked at: the caller refuses it."""
-    fields = json_object(data, "run.json")
+    """The fields of run.json. They are not checked if the schema version is another one: the caller refuses it."""
+    fields = json_object(data, RUN)
     version = fields.get("schema_version")
     if type(version) is not int:
-        _refuse("run.json", f"schema_version {version!r}", str(schema_version))
+        raise _damaged(RUN, f"schema_version is {version!r} instead of a number")
     if version == schema_version:
-        for name, kind in _RUN.items():
+        for name, kind in _RUN_FIELDS.items():
             if not isinstance(fields.get(name), kind):
-                _refuse("run.json", f"{name} {fields.get(name)!r}", f"a value of type {kind.__name__}")
+                raise _damaged(RUN, f"{name} is {fields.get(name)!r}; it must have type {kind.__name__}")
     return fields
 
 
 def plan_head(metadata: Mapping[bytes, bytes] | None, key: str) -> dict[str, int]:
-    """The numbers in the foot of a part of the plan, by name."""
+    """The numbers in the footer of a part of the plan, by name."""
     numbers = {}
-    for name in ("first_shard", "num_shards", "num_images", "num_superseded"):
-        text = (metadata or {}).get(name.encode(), b"nothing").decode(errors="replace")
+    for name in _PLAN_COUNTS:
+        text = (metadata or {}).get(name.encode(), b"missing").decode(errors="replace")
         if not re.fullmatch("[0-9]{1,12}", text):
-            _refuse(key, f"{name} {text!r}", "a number in the file's metadata")
+            raise _damaged(key, f"{name} in the file's metadata is {text!r} instead of a number")
         numbers[name] = int(text)
     return numbers
 
 
 def check_table(table: pa.Table, schema: pa.Schema, key: str) -> pa.Table:
-    """The table, if it has the columns of a schema, in order, and no nulls where there may be none."""
+    """The table, if it has the columns of a schema in their order, and nulls only where the schema allows them."""
     if table.schema.names != schema.names:
-        _refuse(key, f"columns {', '.join(table.schema.names)}", ", ".join(schema.names))
+        raise _damaged(key, f"the columns are {', '.join(table.schema.names)} instead of {', '.join(schema.names)}")
     for field in schema:
         column = table[field.name]
         if column.type != field.type:
-            _refuse(key, f"column {field.name} of {column.type}", str(field.type))
+            raise _damaged(key, f"column {field.name} has type {column.type} instead of {field.type}")
         if column.null_count and not field.nullable:
-            _refuse(key, f"{column.null_count} nulls in column {field.name}", "none")
+            raise _damaged(key, f"column {field.name} has {column.null_count} nulls; it must have none")
     return table
 
 
 def check_plan(table: pa.Table, shards: range, key: str) -> pa.Table:
-    """A part of the plan, if its columns are those of a plan, its shards among `shards`, its sizes no nonsense.
+    """A part of the plan, if it has the columns of a plan, shards among `shards` only, and sensible sizes.
 
-    A uri may be anything that is text: object stores hold keys with ".." or a leading "/", which `Storage` does not
-    read, so that such an image fails by itself.
+    A uri may be any text. Object stores hold keys with ".." or a leading "/": `Storage` refuses to read them, so
+    that such an image fails alone.
     """
     check_table(table, PLAN, key)
     bounds = {
@@ -116,36 +113,51 @@ def check_plan(table: pa.Table, shards: range, key: str) -> pa.Table:
         "size_bytes": (0, _MAX_BYTES),
     }
     for name, (low, high) in bounds.items():
-        found = pc.min_max(table[name]).as_py()
-        if found["min"] is not None and not low <= found["min"] <= found["max"] <= high:
-            _refuse(key, f"{name} from {found['min']} to {found['max']}", f"{low} to {high}")
+        values = pc.min_max(table[name]).as_py()
+        if values["min"] is not None and not low <= values["min"] <= values["max"] <= high:
+            raise _damaged(
+                key, f"column {name} has values from {values['min']} to {values['max']}; {low} to {high} are possible"
+            )
     if pc.any(pc.equal(pc.binary_length(table["uri"]), 0)).as_py():
-        _refuse(key, "an empty uri", "the key of an image")
+        raise _damaged(key, "column uri has an empty value")
     return table
 
 
 def leads_out(uri: str) -> bool:
-    """Whether a key, as a path below a folder, would not stay there."""
+    """Whether a key, taken as a path below a folder, leads out of that folder."""
     return not uri or uri.startswith("/") or "\0" in uri or ".." in uri.split("/")
 
 
-_TO_DO = "the file was not written by proxyclip or was changed since: delete it, or use another --output."
+def _damaged(key: str, what: str) -> ValueError:
+    return ValueError(
+        f"{key}: {what[:500]}. The file is damaged, or was not written by proxyclip: delete it, or use another "
+        "--output."
+    )
 
 
-def _refuse(key: str, found: str, wanted: str) -> None:
-    raise ValueError(f"{key}: {found[:500]} found, {wanted} wanted; {_TO_DO}")
+def _check_file(key: str, file: Mapping[str, Any], kind: str, shard: int) -> None:
+    _check_names(key, file, _FILE_FIELDS)
+    _check_counts(key, file, ("rows",), _MAX_COUNT)
+    _check_counts(key, file, ("size_bytes",), _MAX_BYTES)
+    sha256 = file["sha256"]
+    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise _damaged(key, f"sha256 is {sha256!r} instead of 64 hex digits")
+    if file["key"] != data_key(kind, shard, sha256):
+        raise _damaged(key, f"key is {file['key']!r} instead of {data_key(kind, shard, sha256)!r}")
 
 
 def _is_count(value: Any, limit: int = _MAX_COUNT) -> bool:
     return type(value) is int and 0 <= value <= limit
 
 
-def _check_names(key: str, fields: Mapping[str, Any], wanted: tuple[str, ...]) -> None:
-    if fields.keys() != set(wanted):
-        _refuse(key, f"fields {', '.join(sorted(fields)) or 'none'}", ", ".join(sorted(wanted)))
+def _check_names(key: str, fields: Mapping[str, Any], expected: tuple[str, ...]) -> None:
+    if fields.keys() != set(expected):
+        raise _damaged(
+            key, f"the fields are {', '.join(sorted(fields)) or 'missing'} instead of {', '.join(sorted(expected))}"
+        )
 
 
 def _check_counts(key: str, fields: Mapping[str, Any], names: tuple[str, ...], limit: int) -> None:
     for name in names:
         if not _is_count(fields[name], limit):
-            _refuse(key, f"{name} {fields[name]!r}", f"a whole number from 0 to {limit}")
+            raise _damaged(key, f"{name} is {fields[name]!r} instead of a whole number from 0 to {limit}")

@@ -1,7 +1,7 @@
-"""The demo: scenes that this project draws, and a small CLIP and proxy trained on them.
+"""What runs anywhere? Scenes that this project draws, and a small CLIP and proxy trained on them.
 
-The weights lie beside this file and load without a network. `MODEL_CARD.md` says what they know and how they were
-trained; `jobs/train_demo.py` trains them again. Importing this package loads no torch.
+The weights are in this folder, so they load without a network. `MODEL_CARD.md` says what they know and how they were
+trained; `jobs/train_demo.py` trains them again.
 """
 
 from pathlib import Path

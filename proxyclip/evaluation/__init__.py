@@ -1,5 +1,1 @@
-"""How good is it? Figures of masks against labels."""
-
-from proxyclip.evaluation.confusion import ConfusionMatrix, confusion_matrix, reduce_zero_label
-
-__all__ = ["ConfusionMatrix", "confusion_matrix", "reduce_zero_label"]
+"""How good is it? Masks against labels: mIoU and accuracies."""

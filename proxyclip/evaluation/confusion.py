@@ -1,4 +1,4 @@
-"""How good is a mask? Confusion counts and the figures of mmsegmentation: mIoU, aAcc, mAcc."""
+"""Confusion matrix, and the figures that mmsegmentation computes from it: mIoU, aAcc, mAcc."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ def confusion_matrix(
 ) -> npt.NDArray[np.int64]:
     """Count pixels by true and predicted class.
 
-    label, prediction: integer arrays of one shape, values 0..K-1. ignore: the value of pixels without a label,
-    which are not counted; None is the masks' own, 255 up to 255 classes and 65535 beyond. The masks' own value in
-    a prediction is a pixel left unlabelled: a miss for its true class, a false alarm for none.
-    Returns (K, K+1) int64: row = true class, column = predicted class, the last column = left unlabelled.
-    Raises ValueError on other shapes, types and values.
+    label, prediction: integer arrays of the same shape with values 0..K-1.
+    ignore: the value in `label` of pixels that are not counted; None: as in masks (`ignore_label`).
+    A pixel of `prediction` may have the ignore value of masks: it is unlabelled, so it misses its true class and
+    counts as a false alarm for no class.
+    Returns (K, K+1) int64: row = true class, column = predicted class, last column = unlabelled.
+    Raises ValueError for other shapes, types and values.
     """
     unlabelled = ignore_label(num_classes)
     ignore = unlabelled if ignore is None else ignore
@@ -47,20 +48,22 @@ def confusion_matrix(
 
 
 def reduce_zero_label(label: npt.NDArray[np.integer], ignore: int = 255) -> npt.NDArray[np.integer]:
-    """Labels whose 0 means "none of the classes": 0 becomes ignore, 1..K become 0..K-1, ignore stays.
+    """Labels in which 0 means "none of the classes": 0 becomes ignore, 1..K become 0..K-1, ignore stays.
 
-    ADE20K and Pascal Context 59 are stored so. The shape and type of `label` are kept.
-    Raises ValueError when the type is not an integer type that holds `ignore`.
+    ADE20K and Pascal Context 59 store their labels like this. Shape and type do not change.
+    Raises ValueError if the type is not an integer type that can hold `ignore`.
     """
     label = np.asarray(label)
     if label.dtype.kind not in "iu" or not np.iinfo(label.dtype).min <= ignore <= np.iinfo(label.dtype).max:
-        raise ValueError(f"label has type {label.dtype}, which does not hold ignore = {ignore}; convert it first.")
+        raise ValueError(
+            f"label has type {label.dtype}, which cannot hold the ignore value {ignore}; convert it first."
+        )
     empty = (label == 0) | (label == ignore)
     return np.where(empty, ignore, label.astype(np.int64) - 1).astype(label.dtype)
 
 
 class ConfusionMatrix:
-    """Counts over a whole split, and its figures in percent; NaN where nothing was counted.
+    """Counts over many images, and figures in percent; NaN where nothing was counted.
 
     num_classes, ignore: as for `confusion_matrix`. reduce_zero_label: apply `reduce_zero_label` to every label.
     counts: (K, K+1) int64, 8 * K * (K+1) bytes.
@@ -75,13 +78,13 @@ class ConfusionMatrix:
         self.counts: npt.NDArray[np.int64] = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
 
     def add(self, label: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer]) -> None:
-        """Count one image; see `confusion_matrix`."""
+        """Count one image, as `confusion_matrix` does."""
         if self.reduce_zero_label:
             label = reduce_zero_label(label, self.ignore)
         self.counts += confusion_matrix(label, prediction, self.num_classes, self.ignore)
 
     def merge(self, other: ConfusionMatrix) -> None:
-        """Add the counts of another part of the split."""
+        """Add the counts of other images."""
         if other.counts.shape != self.counts.shape:
             raise ValueError(f"{other.num_classes} classes cannot be added to {self.num_classes}; use one vocabulary.")
         self.counts += other.counts
@@ -92,7 +95,7 @@ class ConfusionMatrix:
         return _percent(hits, self.counts.sum(axis=1) + self.counts[:, :-1].sum(axis=0) - hits)
 
     def accuracy(self) -> npt.NDArray[np.float64]:
-        """(K,) share of each class's pixels that got their class (recall); NaN for a class not in the labels."""
+        """(K,) recall of each class: the share of its pixels that are predicted as it; NaN if the labels lack it."""
         return _percent(np.diagonal(self.counts), self.counts.sum(axis=1))
 
     @property
@@ -107,7 +110,7 @@ class ConfusionMatrix:
 
     @property
     def pixel_accuracy(self) -> float:
-        """aAcc: the share of all counted pixels that got their class."""
+        """aAcc: the share of all counted pixels that are predicted as their class."""
         return float(_percent(np.diagonal(self.counts).sum(keepdims=True), self.counts.sum(keepdims=True).ravel())[0])
 
 

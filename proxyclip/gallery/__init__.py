@@ -1,1 +1,1 @@
-"""What does it look like? Overlays and contact sheets."""
+"""What does it look like? Overlays, contact sheets, previews of a run."""

@@ -1,8 +1,9 @@
-"""A sheet of several photographs beside their masks, with a legend."""
+"""Contact sheet: several photographs beside their overlays, and a legend."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -13,8 +14,16 @@ _MARGIN, _GAP, _CAPTION = 32, 12, 30
 _INK, _QUIET, _PAPER, _MAT = "#1d2126", "#6a727c", "#ffffff", "#f1f2f4"
 
 
+class Tile(NamedTuple):
+    """image: (H, W, 3) RGB uint8. mask: (H, W)."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    caption: str
+
+
 def contact_sheet(
-    tiles: Sequence[tuple[np.ndarray, np.ndarray, str]],
+    tiles: Sequence[Tile],
     class_names: Sequence[str],
     palette: np.ndarray,
     *,
@@ -23,15 +32,15 @@ def contact_sheet(
     tile_hw: tuple[int, int] = (270, 360),
     alpha: float = 0.6,
 ) -> Image.Image:
-    """Photographs with their overlays beside them, in a grid, over a legend of the classes that occur.
+    """Draw each photograph with its overlay beside it, in a grid, and below it a legend of the classes that occur.
 
-    tiles: (image, mask, caption) each, as `overlay` takes them; `tile_hw` is the height and width in pixels that
-    one photograph fits into. The legend is in order of area. Returns an RGB picture.
+    tile_hw: height and width in pixels that one photograph fits into. The legend starts with the class that covers
+    the largest area. Returns an RGB picture.
     """
     if not tiles:
-        raise ValueError("contact_sheet: no tiles found, at least one (image, mask, caption) wanted.")
+        raise ValueError("A contact sheet needs at least one tile; there are none.")
     if len(class_names) != len(palette):
-        raise ValueError(f"contact_sheet: {len(class_names)} class names but {len(palette)} colours found.")
+        raise ValueError(f"There are {len(class_names)} class names but {len(palette)} colours; give one per class.")
     height, width = tile_hw
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
@@ -44,7 +53,7 @@ def contact_sheet(
     for index, (image, mask, caption) in enumerate(tiles):
         x = _MARGIN + index % columns * (pair_width + _MARGIN)
         y = _MARGIN + index // columns * row_height
-        # Drawn at twice the size and halved, so that the edges of the mask come out smooth.
+        # Draw at twice the size, then halve: this smooths the edges of the mask.
         image, mask = _fit(image, mask, 2 * height, 2 * width)
         for offset, picture in (
             (0, Image.fromarray(image)),
@@ -59,13 +68,9 @@ def contact_sheet(
 
 
 def _legend(
-    tiles: Sequence[tuple[np.ndarray, np.ndarray, str]],
-    class_names: Sequence[str],
-    palette: np.ndarray,
-    ignore: int,
-    width: int,
+    tiles: Sequence[Tile], class_names: Sequence[str], palette: np.ndarray, ignore: int, width: int
 ) -> Image.Image:
-    """Swatches and names of the classes that occur, largest share of the pictures first, wrapped at `width`."""
+    """Colours and names of the classes that occur, by falling share of the pictures, in lines of at most `width`."""
     share = np.zeros(len(palette))
     for _, mask, _ in tiles:
         labels, counts = np.unique(mask[mask != ignore], return_counts=True)
@@ -90,7 +95,7 @@ def _legend(
 
 
 def _fit(image: np.ndarray, mask: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image and mask at the largest size of their aspect that fits into height x width."""
+    """Resize image and mask to the largest size that fits into height x width and keeps their aspect ratio."""
     scale = min(height / image.shape[0], width / image.shape[1])
     size = max(2, round(image.shape[1] * scale)), max(2, round(image.shape[0] * scale))
     picture = Image.fromarray(image)
@@ -100,7 +105,7 @@ def _fit(image: np.ndarray, mask: np.ndarray, height: int, width: int) -> tuple[
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
-    """One line of text that is no wider than `width` pixels."""
+    """Cut a text to one line of at most `width` pixels."""
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text

@@ -1,1 +1,1 @@
-"""What comes in? Images are listed, fetched, read and resized here."""
+"""What comes in? Listing, fetching, reading and resizing images."""

@@ -1,4 +1,4 @@
-"""The images of a run: listed below a prefix, fetched one by one."""
+"""The images of an input: list all of them, fetch one."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxyclip.images.reading import ImageError
+from proxyclip.images.errors import ImageError
 from proxyclip.storage.store import Storage, StorageError, public_uri
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
 
 GONE = "no such file; it was removed after it was listed, or is a dead link"
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image before it is read. uri: its key relative to the input. etag changes when the file does."""
+    """An image that is not read yet. uri: its key relative to the input. etag: changes when the file changes."""
 
     uri: str
     size_bytes: int
@@ -25,7 +24,7 @@ class ImageRef:
 
 
 def input_storage(input_uri: str) -> Storage:
-    """Where the images of an input lie: the input itself, or for a single image the folder around it."""
+    """The storage of an input: the input itself, or the folder of a single image."""
     storage = Storage(input_uri)
     folder, _, name = storage.uri.rpartition("/")
     if name.lower().endswith(EXTENSIONS) and not folder.endswith(":/"):
@@ -36,11 +35,11 @@ def input_storage(input_uri: str) -> Storage:
 
 
 def list_images(input_uri: str, *, exclude: str | None = None) -> list[ImageRef]:
-    """All images below a folder or prefix, sorted by uri; of a single image file, that one.
+    """All images below a folder or prefix, sorted by uri. The input may also be a single image file.
 
-    An image is told by its extension, in any case. Hidden files and folders (leading ".") are left out, and so
-    is all below `exclude`, a URI: the output of a run may lie inside its input.
-    Raises FileNotFoundError where nothing is at `input_uri` and ValueError where no images are.
+    A file is an image if it has one of EXTENSIONS, upper or lower case. Left out are hidden files and folders
+    (leading ".") and everything below the URI `exclude`, since the output of a run may lie inside its input.
+    Raises FileNotFoundError if `input_uri` does not exist, and ValueError if it contains no images.
     """
     storage = input_storage(input_uri)
     if storage.uri != Storage(input_uri).uri:
@@ -49,9 +48,9 @@ def list_images(input_uri: str, *, exclude: str | None = None) -> list[ImageRef]
         return [ImageRef(found.key, found.size_bytes, found.etag)]
     shown = public_uri(storage.uri)
     if storage.local and not storage.local.is_dir():
-        what = "is a file, but no image by its extension" if storage.local.exists() else "does not exist"
+        what = "is a file without an image's extension" if storage.local.exists() else "does not exist"
         error = ValueError if storage.local.exists() else FileNotFoundError
-        raise error(f"input {shown} {what}; a folder, a prefix or an image ({', '.join(EXTENSIONS)}) wanted.")
+        raise error(f"input {shown} {what}; give a folder, a prefix or an image ({', '.join(EXTENSIONS)}).")
     left_out = _inside(storage, exclude)
     images, others = [], 0
     for key, size_bytes, etag, _ in storage.list():
@@ -62,19 +61,21 @@ def list_images(input_uri: str, *, exclude: str | None = None) -> list[ImageRef]
             others += 1
     if not images and not others and not storage.local:
         raise FileNotFoundError(
-            f"input {shown}: no object has this prefix; is the bucket, prefix or endpoint mistyped?"
+            f"input {shown}: no object has this prefix; check bucket, prefix and endpoint for typing errors."
         )
     if not images:
-        raise ValueError(f"input {shown}: no images found among {others} files; {', '.join(EXTENSIONS)} wanted.")
+        raise ValueError(
+            f"input {shown}: no images found among {others} files; an image's name ends in {', '.join(EXTENSIONS)}."
+        )
     return images
 
 
 def fetch_image(storage: Storage, uri: str) -> bytes:
     """The encoded bytes of an image.
 
-    What is wrong with this image alone (gone, not readable for us) raises ImageError("fetch_failed") with a
-    reason that is the same each time. What is wrong with the storage (unreachable, credentials expired) raises
-    StorageError: it would fail every image, and must not be recorded as a property of one.
+    Raises ImageError("fetch_failed") if only this image has a problem (missing, no permission); its reason is the
+    same each time. Raises StorageError if the storage has a problem (unreachable, credentials expired): every image
+    would fail, so none of them may be recorded as failed.
     """
     try:
         return storage.read(uri)
@@ -94,7 +95,7 @@ def _hidden(key: str) -> bool:
 
 
 def _inside(storage: Storage, exclude: str | None) -> str | None:
-    """The keys below `exclude` start with this; None where it does not lie inside the input."""
+    """The prefix of all keys below `exclude`, or None if it does not lie inside the input."""
     if exclude is None:
         return None
     other = Storage(exclude)
@@ -102,7 +103,7 @@ def _inside(storage: Storage, exclude: str | None) -> str | None:
     if storage.local and other.local:
         here, there = str(storage.local.resolve()), str(other.local.resolve())
     if here == there:
-        raise ValueError(f"output {public_uri(there)} is the input itself; give a folder inside or beside it.")
+        raise ValueError(f"output {public_uri(there)} is the input itself; choose a folder inside or beside it.")
     root = here.rstrip("/") + "/"
     return there[len(root) :] + "/" if there.startswith(root) else None
 
@@ -112,6 +113,6 @@ def _check_name(storage: Storage, key: str) -> None:
         key.encode()
     except UnicodeEncodeError:
         raise ValueError(
-            f"input {public_uri(storage.uri)}: the file name {os.fsencode(Path(key))!r} is not UTF-8 and cannot be "
-            "written to Parquet; rename the file."
+            f"input {public_uri(storage.uri)}: the file name {os.fsencode(Path(key))!r} is not UTF-8, so Parquet "
+            "cannot store it; rename the file."
         ) from None

@@ -1,6 +1,6 @@
-"""Decoders: processes of their own that turn encoded images into pixels of the size that is wanted.
+"""Reader processes: they read and resize images, so that a bad image cannot crash or block the labelling process.
 
-A bad image then hurts nobody else, and reading images does not wait for the interpreter that feeds the networks.
+They also keep reading out of the interpreter that feeds the networks.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ import cv2
 import numpy as np
 
 from proxyclip.config import WindowConfig
-from proxyclip.images.reading import ImageError, ResizedImage, read_image
+from proxyclip.images.errors import ImageError
+from proxyclip.images.reading import read_image
+from proxyclip.images.sizes import ResizedImage
 
-# The largest image that is decoded at all (`image.MAX_PIXELS`), in its widest mode, needs about 5 GiB.
+# The largest image that is read (`reading.MAX_PIXELS`) needs about 5 GiB in its widest mode.
 MEMORY_LIMIT_BYTES = 8 * 2**30
 
 _START_TIMEOUT_S = 120
 _SOCKET_BUFFER_BYTES = 2**20
 _REQUEST = struct.Struct("!Q")  # bytes of the encoded image, which follow
-# Height and width of the pixels that follow, those of the original image, and 0; or the bytes of an error.
+# Height and width of the pixels that follow, height and width of the original image, and bytes of an error or 0.
 _REPLY = struct.Struct("!IIIII")
 
-# glibc else gives the memory of every image back to the system, and its pages cost more than a small image does.
+# By default glibc returns the memory of every image to the system, which takes longer than reading a small image.
 _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**25),
@@ -42,68 +44,68 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 
-# The child imports what its parent would, whatever folder or environment it is started in.
+# The process searches modules where its parent does, whatever its folder and environment.
 _MAIN = "import sys; sys.path[:] = sys.argv[2:]; from proxyclip.images.readers import serve; serve(sys.argv[1])"
 
 
-class DecoderPool:
-    """Up to `size` decoder processes with one image each; safe to call from many threads.
+class ReaderPool:
+    """Up to `size` reader processes with one image each. Safe to call from many threads.
 
-    windows: what images are read for. timeout_s: seconds that one image may take. Processes are started when they
-    are needed, and end with the process that started them, however that ends.
+    windows: the windows to resize images for. timeout_s: seconds that one image may take. Processes start when they
+    are needed. They end with the process that started them, even if that is killed.
     """
 
     def __init__(self, size: int, windows: WindowConfig, timeout_s: float) -> None:
         self._size = size
-        self._idle: LifoQueue[_Decoder] = LifoQueue()  # the last one used is the first to be used again
+        self._idle: LifoQueue[_Reader] = LifoQueue()  # the last one used is used again first
         self._alone = threading.Lock()
         for _ in range(size):
-            self._idle.put(_Decoder(windows, timeout_s))
+            self._idle.put(_Reader(windows, timeout_s))
 
     def read(self, data: bytes) -> ResizedImage:
-        """As `proxyclip.images.reading.read_image`, with two more failures of an image.
+        """Like `reading.read_image`, with two more errors of an image.
 
-        ImageError("timed_out") where it takes too long, ImageError("decoder_crashed") where its decoder died of
-        it twice, the second time with no other image beside it: a kill from outside, as for want of memory, is
-        not the image's fault. Raises RuntimeError or OSError where no decoder can be started.
+        ImageError("timed_out") if it takes too long. ImageError("decoder_crashed") if its process died twice, the
+        second time while no other image was read: the first time the system may have killed it because other images
+        filled the memory. Raises RuntimeError or OSError if no process can be started.
         """
-        decoder = self._idle.get()
+        reader = self._idle.get()
         try:
-            return decoder.read(data)
+            return reader.read(data)
         except _Died:
             pass
         finally:
-            self._idle.put(decoder)
-        with self._all() as decoders:
+            self._idle.put(reader)
+        with self._all() as readers:
             try:
-                return decoders[0].read(data)
+                return readers[0].read(data)
             except _Died:
                 raise ImageError("decoder_crashed", "its decoder process died twice") from None
 
     def close(self) -> None:
-        """End the processes, once they are done with what they have; a later `decode` starts new ones."""
-        with self._all() as decoders:
-            for decoder in decoders:
-                decoder.stop()
+        """End the processes when they have read their images. A later `read` starts new ones."""
+        with self._all() as readers:
+            for reader in readers:
+                reader.stop()
 
     @contextlib.contextmanager
-    def _all(self) -> Iterator[list[_Decoder]]:
-        """Every decoder of the pool, idle."""
-        with self._alone:  # two that each hold a part would wait for ever
-            decoders = [self._idle.get() for _ in range(self._size)]
+    def _all(self) -> Iterator[list[_Reader]]:
+        """All readers of the pool, when they are idle."""
+        with self._alone:  # two callers with a part of the readers each would wait for ever
+            readers = [self._idle.get() for _ in range(self._size)]
         try:
-            yield decoders
+            yield readers
         finally:
-            for decoder in decoders:
-                self._idle.put(decoder)
+            for reader in readers:
+                self._idle.put(reader)
 
 
 class _Died(Exception):  # noqa: N818
-    """The decoder process is gone, and the image it had with it."""
+    """The reader process died while it had an image."""
 
 
-class _Decoder:
-    """One process, started when it is first needed and again after it died."""
+class _Reader:
+    """One process. It is started when it is needed, also after it died."""
 
     def __init__(self, windows: WindowConfig, timeout_s: float) -> None:
         self._windows = windows
@@ -133,7 +135,7 @@ class _Decoder:
         raise ImageError(status, reason)
 
     def stop(self) -> None:
-        """End the process, in the middle of an image if need be."""
+        """End the process, even in the middle of an image."""
         if self._socket is not None:
             self._socket.close()
         if self._process is not None:
@@ -151,7 +153,7 @@ class _Decoder:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=os.environ | _ENVIRONMENT,
-                start_new_session=True,  # Ctrl-C is for the run, not for the image in hand
+                start_new_session=True,  # Ctrl-C stops the run, which then stops this process
             )
         self._socket = ours
         try:
@@ -160,28 +162,28 @@ class _Decoder:
             process = self._process
             self.stop()
             raise RuntimeError(
-                f"a decoder process did not start (exit code {process.returncode}); what it said is in the log of "
-                "this worker. Can it import proxyclip, numpy and PIL, and is there memory left?"
+                f"a reader process did not start (exit code {process.returncode}); its error is in the log of this "
+                "worker. Check that it can import proxyclip, numpy and PIL, and that there is free memory."
             ) from None
         return ours
 
 
 def serve(settings: str) -> None:
-    """The decoder process: images from the socket at stdin, one after the other, until it closes.
+    """The main loop of a reader process: read images from the socket at stdin until it closes.
 
-    settings: JSON of the fields of a WindowConfig and of the seconds that one image may take.
+    settings: JSON of the fields of a WindowConfig, and the seconds that one image may take.
     """
     fields, timeout_s = json.loads(settings)
     windows = WindowConfig(**fields)
     _limit()
-    cv2.setNumThreads(1)  # the pool has a process for each core
+    cv2.setNumThreads(1)  # the pool has one process per core
     link = socket.socket(fileno=0)
-    with contextlib.suppress(ConnectionError):  # the parent ended
+    with contextlib.suppress(ConnectionError):  # the parent has ended
         link.sendall(b"\0")
         while True:
             (size,) = _REQUEST.unpack(_receive(link, _REQUEST.size))
             data = _receive(link, size)
-            # The parent keeps the time. Where it is gone, this ends an image that would never end by itself.
+            # The parent keeps the time. If the parent has died, this timer ends a process that hangs.
             signal.setitimer(signal.ITIMER_REAL, timeout_s + 5)
             try:
                 image = read_image(data, windows)
@@ -198,12 +200,12 @@ def serve(settings: str) -> None:
 
 
 def _limit() -> None:
-    """Bound the memory of this process, and let it leave no core files behind."""
+    """Limit the memory of this process, and write no core files."""
     import resource
 
     for what, limit in ((resource.RLIMIT_AS, MEMORY_LIMIT_BYTES), (resource.RLIMIT_CORE, 0)):
         hard = resource.getrlimit(what)[1]
-        with contextlib.suppress(ValueError, OSError):  # macOS knows no RLIMIT_AS
+        with contextlib.suppress(ValueError, OSError):  # macOS has no RLIMIT_AS
             resource.setrlimit(what, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 

@@ -1,1 +1,1 @@
-"""How does a pixel get its label? Everything here works on one image and never imports Ray."""
+"""How does a pixel get its label? One image at a time, with torch; this room knows no storage and no Ray."""

@@ -1,4 +1,4 @@
-"""What an image costs: floating-point operations, counted on the networks themselves without computing anything."""
+"""The cost of an image in floating-point operations, counted on networks without weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from proxyclip.models.windows import plan_windows
 
 
 def gflop_per_image(config: SegmenterConfig, image_hw: tuple[int, int] = (375, 500)) -> float:
-    """Billions of floating-point operations to encode an image of `image_hw` pixels; decoding comes on top.
+    """Billions of floating-point operations to encode an image of `image_hw` pixels, without decoding.
 
-    Counts matrix products, convolutions and attention (a multiplication with its addition is two); needs no weights.
+    Counts matrix products, convolutions and attention; a multiplication with its addition counts as two.
     """
     plan = plan_windows(image_hw, config.windows)
     with torch.device("meta"), torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What an image is encoded to, and what that decodes to."""
+"""Dense features of an image, and the segmentation that they decode to."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DenseFeatures:
-    """An image's unit dense features, all a vocabulary needs.
+    """An encoded image. Decoding it for a vocabulary needs nothing else.
 
-    features: (rows, columns, grid_h, grid_w, E) float32, a patch grid per window.
-    resized: (3, h, w) uint8, the image as the windows were cut from it: the guide of refinement.
+    features: (rows, columns, grid_h, grid_w, E) float32, unit length, one patch grid per window.
+    resized: (3, h, w) uint8, the image that the windows were cut from; PAMR follows its edges.
     """
 
     features: Tensor
@@ -31,11 +31,11 @@ class DenseFeatures:
 
     @property
     def image_hw(self) -> tuple[int, int]:
-        """Size of the labels that these features decode to: the original image's, in pixels."""
+        """Size of the labels in pixels: that of the original image."""
         return self.plan.y.original, self.plan.x.original
 
     def at_size(self, image_hw: tuple[int, int]) -> DenseFeatures:
-        """The same features, to be decoded at another size."""
+        """The same features, for labels of another size."""
         y, x = (
             dataclasses.replace(axis, original=side)
             for axis, side in zip((self.plan.y, self.plan.x), image_hw, strict=True)
@@ -49,7 +49,7 @@ class Segmentation:
 
     mask: (H, W) uint8, or uint16 beyond 255 classes; 255 (65535) = ignore.
     confidence: (H, W) float32, the probability of the winning class, before any threshold.
-    margin: (H, W) float32, how far that is above the second class.
+    margin: (H, W) float32, the confidence minus the probability of the second class.
     """
 
     mask: np.ndarray
@@ -59,8 +59,8 @@ class Segmentation:
     image: np.ndarray | None = None
 
     def overlay(self, alpha: float = 0.5) -> Image.Image:
-        """The image under its coloured labels."""
+        """The image with its labels in colour on top."""
         if self.image is None:
-            raise ValueError("This Segmentation carries no image; use Segmenter.predict, or decode(..., image=image).")
+            raise ValueError("This Segmentation has no image; use Segmenter.predict, or decode(..., image=image).")
         ignore = ignore_label(self.vocabulary.num_classes)
         return overlay(self.image, self.mask, self.vocabulary.colours, alpha=alpha, ignore=ignore)

@@ -1,4 +1,4 @@
-"""How much of something memory takes at once, found out by trying."""
+"""A batch size that halves when memory runs out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 class OutOfMemory(RuntimeError):  # noqa: N818
-    """An image does not fit into the memory of the device, however small its parts are made."""
+    """An image does not fit into the memory of the device, even with the smallest batch size."""
 
 
-class Portion:
-    """A number of things worked on together, halved for good whenever memory does not suffice."""
+class BatchSize:
+    """How many `name` ("windows") are worked on together."""
 
     def __init__(self, name: str, size: int, *, smallest: int = 1) -> None:
         self.size = size
@@ -26,10 +26,10 @@ class Portion:
         self._smallest = smallest
 
     def fit(self, work: Callable[[int], T]) -> T:
-        """The result of `work(size)`, begun again with half the size until it fits.
+        """Return `work(size)`. While memory runs out, halve the size and try again; later calls keep the new size.
 
-        Raises OutOfMemory where not even the smallest size fits; the size then stays what it was, since the fault
-        lies with what was worked on.
+        Raises OutOfMemory if not even the smallest size fits. The size then stays as it was, since the cause is this
+        piece of work.
         """
         size = self.size
         while True:
@@ -38,24 +38,22 @@ class Portion:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if size <= self._smallest:
-                raise OutOfMemory(
-                    f"memory does not suffice for {size} {self._name} at once, which is the smallest part"
-                )
+                raise OutOfMemory(f"out of memory with {size} {self._name} at once, which is the smallest batch")
             size = max(size // 2, self._smallest)
         if size < self.size:
-            logger.warning("Memory does not suffice for %d %s at once: %d from here on.", self.size, self._name, size)
+            logger.warning("Out of memory with %d %s at once; using %d from now on.", self.size, self._name, size)
             self.size = size
         return found[0]
 
 
 def _try(work: Callable[[int], T], size: int) -> tuple[T] | None:
-    """`work(size)`, or None where memory did not suffice."""
+    """`(work(size),)`, or None if memory ran out."""
     try:
         return (work(size),)
     except (torch.OutOfMemoryError, MemoryError):
         pass
-    except RuntimeError as error:  # what the CPU's allocator raises has no class of its own
+    except RuntimeError as error:  # torch's CPU allocator raises no class of its own
         if "DefaultCPUAllocator" not in str(error):
             raise
-    # The error is gone by now, and with it the tensors that its traceback held.
+    # Return only here: the error is gone, and with it the tensors that its traceback held.
     return None

@@ -1,4 +1,4 @@
-"""Text embeddings of a vocabulary, cached on disk by what decides them."""
+"""Text embeddings of queries, cached on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from proxyclip.models.cpu_kernels import CpuKernels
+from proxyclip.models.cpu_kernels import network_kernels
 from proxyclip.models.networks.clip import ClipEncoder
 from proxyclip.vocabulary.templates import IMAGENET_TEMPLATES
 
@@ -22,13 +22,12 @@ PROMPTS_AT_ONCE = 256
 
 
 def embed_queries(clip: ClipEncoder, queries: Sequence[str]) -> Tensor:
-    """One embedding per query: its prompts' unit text features, averaged, made unit again.
+    """One embedding per query: the mean of its prompts' unit text features, scaled to unit length.
 
-    Returns (Q, E) float32 on the CPU, with the 80 ImageNet templates (CLIP, 2103.00020, sec. 3.1.4).
+    A query's prompts are the 80 ImageNet templates (CLIP, 2103.00020, sec. 3.1.4). Returns (Q, E) float32 on the CPU.
     """
     prompts = [template.format(query) for query in queries for template in IMAGENET_TEMPLATES]
-    on_cpu = next(clip.parameters()).device.type == "cpu"
-    with torch.inference_mode(), CpuKernels() if on_cpu else contextlib.nullcontext():
+    with torch.inference_mode(), network_kernels(next(clip.parameters()).device):
         parts = [
             clip.embed_text(prompts[start : start + PROMPTS_AT_ONCE]).cpu()
             for start in range(0, len(prompts), PROMPTS_AT_ONCE)
@@ -37,13 +36,13 @@ def embed_queries(clip: ClipEncoder, queries: Sequence[str]) -> Tensor:
 
 
 def cached_embeddings(clip: ClipEncoder, queries: Sequence[str], folder: Path | None = None) -> Tensor:
-    """`embed_queries`, kept in `folder` (default: proxyclip/text in the user's cache) by model and queries."""
+    """`embed_queries`, cached in `folder` (default: proxyclip/text in the user's cache) by model and queries."""
     folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proxyclip" / "text"
     path = folder / f"{_cache_key(clip, queries)}.safetensors"
     with contextlib.suppress(OSError, SafetensorError):
         return load_file(path)["embeddings"]
     embeddings = embed_queries(clip, queries)
-    with contextlib.suppress(OSError, SafetensorError):  # a read-only home costs the cache, not the run
+    with contextlib.suppress(OSError, SafetensorError):  # without a writable folder there is no cache
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         save_file({"embeddings": embeddings}, partial)
@@ -52,7 +51,7 @@ def cached_embeddings(clip: ClipEncoder, queries: Sequence[str], folder: Path | 
 
 
 def _cache_key(clip: ClipEncoder, queries: Sequence[str]) -> str:
-    """Hash of all that decides an embedding: the tokens of its prompts, the text tower's shape and its weights."""
+    """Hash of everything that decides the embeddings: the prompts' tokens, the text tower's structure and weights."""
     digest = hashlib.sha256()
     for query in queries:
         digest.update(clip.tokenizer([template.format(query) for template in IMAGENET_TEMPLATES]).numpy().tobytes())

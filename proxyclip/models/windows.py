@@ -1,7 +1,8 @@
-"""Window plan of the sliding pass, and the stitch that takes window grids to the pixels of the original image."""
+"""The windows of an image: where they lie, how they are cut and batched, and the matrix that stitches their grids."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,12 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proxyclip.config import WindowConfig
-from proxyclip.images.reading import resized_hw
+from proxyclip.images.sizes import resized_hw
 
 
 @dataclass(frozen=True)
 class AxisPlan:
-    """Windows along one axis, in pixels: `starts` in the resized image, each `length` long, padded at both ends."""
+    """Windows along one axis, in pixels.
+
+    original, resized: lengths of the axis. starts: of the windows in the resized image, each `length` long.
+    pad_before, pad_after: padding added to every window.
+    """
 
     original: int
     resized: int
@@ -25,15 +30,15 @@ class AxisPlan:
 
     @property
     def padded(self) -> int:
-        """Length of a window with its padding: what the encoders see."""
+        """Length of a window with its padding, as the networks see it."""
         return self.pad_before + self.length + self.pad_after
 
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """Windows of one image: the product of two axis plans, row-major. All share one padded size.
+    """Windows of one image: the product of two axis plans, row-major. All have the same padded size.
 
-    whole: the grid of the one window goes to the original image directly.
+    whole: there is one window, and its grid is resized to the original image in one step.
     """
 
     y: AxisPlan
@@ -42,21 +47,21 @@ class WindowPlan:
 
     @property
     def padded_hw(self) -> tuple[int, int]:
-        """Size of every window as the encoders see it."""
+        """Size of every window as the networks see it."""
         return self.y.padded, self.x.padded
 
     @property
     def num_windows(self) -> int:
-        """Windows of the image."""
+        """Number of windows."""
         return len(self.y.starts) * len(self.x.starts)
 
 
 def plan_windows(original_hw: tuple[int, int], config: WindowConfig) -> WindowPlan:
     """Plan the sliding pass over an image of `original_hw` pixels.
 
-    The last window of an axis is moved back to end at the border; an axis shorter than the crop has one
-    window of its own length. Windows are padded to a multiple of `pad_multiple`, the odd pixel to the
-    right and bottom. With `crop=0` the whole image is one window, without padding.
+    The last window of an axis is moved back to end at the border. An axis shorter than the crop has one window of its
+    own length. Windows are padded to a multiple of `pad_multiple`; an odd pixel goes to the right or bottom. With
+    `crop=0` the whole image is one window without padding.
     """
     resized = resized_hw(original_hw, config)
     y, x = (_plan_axis(original, side, config) for original, side in zip(original_hw, resized, strict=True))
@@ -76,7 +81,7 @@ def _plan_axis(original: int, side: int, config: WindowConfig) -> AxisPlan:
 def cut_windows(image: Tensor, plan: WindowPlan, fill: Tensor) -> Tensor:
     """Cut the windows of a resized image and pad them with a colour.
 
-    image: (3, H, W). fill: (3,) colour of the padding; CLIP's mean is what zeros after normalisation are.
+    image: (3, H, W). fill: (3,) colour of the padding; CLIP's mean becomes zero when CLIP's pixels are normalised.
     Returns (num_windows, 3, *padded_hw).
     """
     height, width = plan.padded_hw
@@ -91,20 +96,37 @@ def cut_windows(image: Tensor, plan: WindowPlan, fill: Tensor) -> Tensor:
     return windows
 
 
+def batch_windows(images: Sequence[Tensor], size: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Batch the windows of several images, windows of equal size together.
+
+    images: per image its windows (num_windows, 3, h, w). Yields the image index of every window, and the windows
+    (size, 3, h, w). Copies fill up the last batch, so that all batches have one shape: the shape decides how products
+    round, so a result does not depend on how many images are encoded together.
+    """
+    by_size: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+    for index, windows in enumerate(images):
+        by_size.setdefault(windows.shape[2:], []).extend((index, window) for window in windows)
+    for group in by_size.values():
+        for start in range(0, len(group), size):
+            part = group[start : start + size]
+            filled = part + part[-1:] * (size - len(part))
+            yield [index for index, _ in part], torch.stack([window for _, window in filled])
+
+
 def shrink_windows(windows: Tensor, scale: float, patch_px: int) -> Tensor:
-    """Windows (B, 3, H, W) at a share of their size, rounded to whole patches; bilinear, antialiased."""
+    """Resize windows (B, 3, H, W) by `scale`, rounded to whole patches; bilinear, with antialiasing."""
     height, width = (max(round(side * scale / patch_px), 1) * patch_px for side in windows.shape[2:])
     return F.interpolate(windows, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
 def stitch_matrix(axis: AxisPlan, grid: int, whole: bool) -> Tensor:
-    """The linear map from the window grids of one axis to the original image's pixels.
+    """The matrix from the window grids of one axis to the original image's pixels.
 
-    Upsampling each window bilinearly to its padded pixels, cropping the padding, adding into the canvas,
-    dividing by the number of windows over each pixel and resizing to the original are linear and
-    separable, so their product is one matrix per axis. With `whole`, the grid goes directly to the original.
+    It does five steps at once: resize each window's grid to its padded pixels, crop the padding, add the windows into
+    the resized image, divide by the number of windows over each pixel, resize to the original. All are linear and
+    separable, so their product is one matrix per axis. With `whole`, the grid is resized to the original directly.
 
-    grid: patches per window along this axis. Returns (original, windows * grid), float32; rows sum to 1.
+    grid: patches per window along this axis. Returns (original, windows * grid) float32; rows sum to 1.
     """
     if whole:
         return _bilinear_matrix(grid, axis.original).float()
@@ -118,10 +140,10 @@ def stitch_matrix(axis: AxisPlan, grid: int, whole: bool) -> Tensor:
 
 
 def _bilinear_matrix(from_length: int, to_length: int) -> Tensor:
-    """Bilinear resize of an axis as a matrix: (to_length, from_length) float64."""
+    """The bilinear resize of an axis as a matrix: (to_length, from_length) float64."""
     return _resize_rows(torch.eye(from_length, dtype=torch.float64), to_length)
 
 
 def _resize_rows(rows: Tensor, length: int) -> Tensor:
-    """Bilinear resize along the first axis, half-pixel centres, no antialias: (from, N) to (length, N)."""
+    """Resize the first axis bilinearly, without antialiasing: (from, N) to (length, N)."""
     return F.interpolate(rows.T[None], size=length, mode="linear", align_corners=False)[0].T.contiguous()

@@ -1,4 +1,4 @@
-"""Ray: join or start a cluster, and keep it quiet."""
+"""Ray: join a cluster or start one, and keep it quiet."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
@@ -21,14 +22,14 @@ logger = logging.getLogger(__name__)
 def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
     """Join the cluster at `address` (or RAY_ADDRESS), or start one on loopback that ends with the block.
 
-    A bare `ray.init()` would attach to whatever cluster runs on this machine.
+    A plain `ray.init()` would join any cluster that runs on this machine.
     """
     address = _address(address)
     joined = ray.is_initialized()
     if not joined:
         local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         with (
-            contextlib.nullcontext() if verbose else _quiet_core(),
+            contextlib.nullcontext() if verbose else _without_core_logs(),
             on_loopback() if address == "local" else contextlib.nullcontext(),
         ):
             ray.init(
@@ -48,13 +49,13 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_loopback() -> Iterator[None]:
-    """Keep a cluster that is started here on 127.0.0.1, with all its ports.
+    """Keep a cluster that is started in this block on 127.0.0.1, with all its ports.
 
-    On macOS and Windows Ray does so by itself. Elsewhere it takes the address that other machines know, also where
-    ray.init is told 127.0.0.1, and then most of its processes listen on all addresses.
+    On macOS and Windows Ray does so by itself. On Linux it takes the machine's public address, even if ray.init is
+    given 127.0.0.1, and most of its processes then listen on all addresses.
     """
     kept = getattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
-    ray_constants.ENABLE_RAY_CLUSTER = False  # RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, read when ray was imported
+    ray_constants.ENABLE_RAY_CLUSTER = False  # RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER; ray read it when it was imported
     try:
         yield
     finally:
@@ -62,25 +63,32 @@ def on_loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_core() -> Iterator[None]:
-    """Keep Ray's C++ core off this terminal; its logs stay in the session's folder.
+def _without_core_logs() -> Iterator[None]:
+    """Keep the logs of Ray's C++ core off this terminal. They stay in the files of Ray's session.
 
-    It warns of every actor of Ray Data (ray#53727), and while it starts it says that it was told not to.
+    The core warns of every actor of Ray Data (ray#53727). The variable that stops this makes the core print one line
+    when it starts. So stderr is held back while it starts, and written afterwards without that line.
     """
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    variable = "RAY_BACKEND_LOG_LEVEL"
+    os.environ.setdefault(variable, "fatal")
     sys.stderr.flush()
     kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            held.seek(0)
+            for line in held:
+                if variable.encode() not in line:
+                    os.write(2, line)
 
 
 def configure_data(*, verbose: bool) -> None:
-    """Settings of Ray Data for rows that are shards."""
+    """Set up Ray Data for tables in which a row is a shard."""
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 1  # one row a block: shards are neither merged nor cut
     context.execution_options.preserve_order = False
@@ -88,33 +96,33 @@ def configure_data(*, verbose: bool) -> None:
     context.enable_progress_bars = verbose
     context.enable_operator_progress_bars = verbose
     context.print_on_execution_start = verbose
-    # A slow shard, a download of weights or waiting for a GPU is no fault.
+    # A slow shard, a download of weights or a wait for a GPU is not an error.
     context.execution_no_progress_timeout_s = -1
     if not verbose:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def default_num_gpus() -> float:
-    """One GPU per actor where the cluster has any."""
+    """GPUs per actor if the user does not say: 1 if the cluster has any."""
     return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
 
 
 def require_gpus(num_gpus: float, address: str | None) -> None:
-    """ValueError where an actor needs more GPUs than this machine has; a cluster may still grow, so it only warns."""
+    """Raise ValueError if an actor needs more GPUs than this machine has. A cluster may still grow: then only warn."""
     found = ray.cluster_resources().get("GPU", 0)
     if num_gpus > found:
         if _address(address) == "local":
-            raise ValueError(f"--num-gpus {num_gpus:g}: this machine has {found:g} GPUs that Ray can see.")
-        logger.warning("The cluster has %g GPUs, an actor needs %g: waiting for more.", found, num_gpus)
-
-
-def _address(address: str | None) -> str:
-    return address or os.environ.get("RAY_ADDRESS") or "local"
+            raise ValueError(f"--num-gpus is {num_gpus:g}, but Ray sees {found:g} GPUs on this machine.")
+        logger.warning("An actor needs %g GPUs, and the cluster has %g: waiting for more.", num_gpus, found)
 
 
 def actor_resources(num_gpus: float, num_actors: int) -> dict[str, float]:
-    """What an actor reserves. On CPUs the actors leave room for reading and writing, or nothing would move."""
+    """What an actor reserves. Actors on CPUs leave half a core free, since readers and writers need some of it."""
     if num_gpus:
         return {"num_gpus": num_gpus}
     cores = ray.cluster_resources().get("CPU", 1)
     return {"num_cpus": min(1.0, int(100 * (cores - 0.5) / num_actors) / 100)}
+
+
+def _address(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or "local"

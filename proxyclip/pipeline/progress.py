@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a run: a bar on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LINE_INTERVAL_S = 10.0
 
 
 class RunProgress:
-    """Counts images as shards are committed."""
+    """Counts images as shards are committed. done, failed: images of earlier runs on the same output."""
 
     def __init__(self, num_images: int, done: int, failed: int) -> None:
         self.num_images = num_images
@@ -39,7 +39,7 @@ class RunProgress:
             self._bar.stop()
 
     def add(self, labelled: int, failed: int) -> None:
-        """Count the images of one shard, with a mask and without one."""
+        """Count the images of one shard."""
         self.done += labelled + failed
         self.failed += failed
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""The recipe of a run: preset and options put together, and all that decides the bytes of a mask."""
+"""The recipe of a run: a preset with the options that replace parts of it, and all that decides the bytes of a mask."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from proxyclip.config import RECIPE_VERSION, LabelOptions, SegmenterConfig, recipe_fields
-from proxyclip.models.attention import method_named
-from proxyclip.models.networks.build import LOCAL_DIR
-from proxyclip.recipes.presets import benchmark, preset
+from proxyclip.config import RECIPE_VERSION, SegmenterConfig, recipe_fields
+from proxyclip.pipeline.options import LabelOptions
+from proxyclip.recipes.architectures import LOCAL_DIR
+from proxyclip.recipes.methods import method_named
+from proxyclip.recipes.presets import preset_at
 from proxyclip.recipes.quality import quality
 from proxyclip.vocabulary.names import Vocabulary
 
-# Packages whose versions are recorded with a run; they may change the last bits of a result.
+# The versions of these packages are recorded with a run: they may change the last bits of a result.
 _RECORDED = (
     "proxyclip",
     "ray",
@@ -28,14 +29,16 @@ _RECORDED = (
 
 
 def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> SegmenterConfig:
-    """The preset with what the options replace. ValueError for unknown names and what does not go together."""
-    chosen = preset(options.preset)
-    config = chosen.config if options.benchmark is None else benchmark(options.preset, options.benchmark)
-    config = quality(options.quality).applied_to(config)
+    """The preset with what the options replace. Raises ValueError for unknown names and for contradictions."""
+    preset = preset_at(options.preset, options.benchmark)
+    config = quality(options.quality).applied_to(preset.config)
     model = replace(
-        config.model, **_given(options, "method", "clip", "clip_pretrained", "clip_weights", "proxy", "proxy_weights")
+        config.model,
+        **_given(
+            options, "method", "clip", "clip_pretrained", "clip_weights", "proxy", "proxy_weights", "gaussian_std"
+        ),
     )
-    if method_named(model.method).attention is not None:
+    if not method_named(model.method).needs_proxy:
         if options.proxy or options.proxy_weights:
             raise ValueError(f"--method {model.method} uses no proxy; leave out --proxy and --proxy-weights.")
         model = replace(model, proxy=None, proxy_weights=None, proxy_scale=1.0)
@@ -48,14 +51,14 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> Segmenter
         ignore_below=options.ignore_below,
         **_given(options, "logit_scale", "background_threshold", "area_threshold", "pamr_steps"),
     )
-    known = chosen.benchmarks.get(vocabulary.name)
-    if known is not None and options.benchmark is None and options.background_threshold is None:
-        decode = replace(decode, background_threshold=known.background_threshold)
+    published = preset.benchmarks.get(vocabulary.name)
+    if published is not None and options.benchmark is None and options.background_threshold is None:
+        decode = replace(decode, background_threshold=published.background_threshold)
     for name in ("background_threshold", "area_threshold"):
         if getattr(decode, name) > 0 and vocabulary.background is None:
             raise ValueError(
-                f"--{name.replace('_', '-')} {getattr(decode, name)}: vocabulary {vocabulary.name!r} has no background "
-                "class; name one in its file, or leave the threshold out."
+                f"--{name.replace('_', '-')} is {getattr(decode, name)}, but vocabulary {vocabulary.name!r} has no "
+                "background class. Name one in its file, or leave the threshold out."
             )
     windows = replace(
         config.windows, fast_decode=options.fast_decode, **_given(options, "short_side", "crop", "stride")
@@ -68,9 +71,12 @@ def _given(options: LabelOptions, *names: str) -> dict[str, Any]:
 
 
 def recipe_of(
-    config: SegmenterConfig, hashes: dict[str, str], vocabulary: Vocabulary, options: LabelOptions
+    config: SegmenterConfig, weights: dict[str, str], vocabulary: Vocabulary, confidence_stride: int
 ) -> dict[str, Any]:
-    """All that decides the bytes of a mask. Local folders go by the hash of what is in them."""
+    """All that decides the bytes of a mask. Local folders count by their content, not by their path.
+
+    weights: the hash of each weight file, by part.
+    """
     segmenter = recipe_fields(config)
     for part in ("clip", "proxy"):
         if str(segmenter["model"][part]).startswith(LOCAL_DIR):
@@ -78,11 +84,12 @@ def recipe_of(
     return {
         "version": RECIPE_VERSION,
         "segmenter": segmenter,
-        "weights": hashes,
+        "weights": weights,
         "vocabulary": vocabulary.fingerprint,
-        "confidence_stride": options.confidence_stride,
+        "confidence_stride": confidence_stride,
     }
 
 
 def package_versions() -> dict[str, str]:
+    """The versions of the packages that may change the last bits of a result."""
     return {name: version(name) for name in _RECORDED}

@@ -1,49 +1,28 @@
-"""`label`: the whole job, from a prefix of images to committed shards and statistics."""
+"""Label a corpus: open the run, execute it on Ray, say how it ended."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Protocol
 
-import ray
-import ray.data
-
-from proxyclip.config import LabelOptions, SegmenterConfig, allowed_failures, fingerprint
-from proxyclip.dataset.manifest import Manifest
-from proxyclip.dataset.plan import ShardRange, waves
+from proxyclip.config import Dtype, SegmenterConfig
+from proxyclip.dataset.plan import ShardRange
+from proxyclip.dataset.run_record import begin_run, write_vocabulary
 from proxyclip.dataset.segments import Compaction
-from proxyclip.images.listing import ImageRef, input_storage, list_images
-from proxyclip.models.networks.build import check_proxy, clip_embed_dim
-from proxyclip.models.networks.weights import weight_hashes
-from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus, require_gpus
-from proxyclip.pipeline.prepare import EMBEDDINGS_KEY, read_vocabulary, write_text_embeddings, write_vocabulary
+from proxyclip.images.listing import list_images
+from proxyclip.pipeline.opening import Run, open_run
+from proxyclip.pipeline.options import LabelOptions, allowed_failures
 from proxyclip.pipeline.progress import RunProgress
-from proxyclip.pipeline.recipe import package_versions, recipe_of, segmenter_config
-from proxyclip.pipeline.stages.graph import label_graph
-from proxyclip.pipeline.stages.label import LabelShards, WorkerConfig
-from proxyclip.pipeline.stages.read import ShardSource
-from proxyclip.pipeline.stages.starts import Starts
-from proxyclip.pipeline.stages.write import WriteShards
-from proxyclip.recipes.presets import benchmark
-from proxyclip.storage.retry import take_retries
-from proxyclip.storage.store import Storage
-from proxyclip.vocabulary.names import Vocabulary
+from proxyclip.pipeline.stages.write import Receipt
+from proxyclip.storage.retry import count_retries
 
 logger = logging.getLogger(__name__)
 
-# Shards that one read task streams, at most; fewer in small runs, so that a few tasks an actor share them. Each that
-# runs is a process to start, and reads many images at once.
-SHARDS_PER_TASK, TASKS_PER_ACTOR = 50, 4
-
-# Shards of one Ray Dataset: bounds what the driver and Ray's scheduler hold. Actors load their networks for each.
-SHARDS_PER_WAVE = 100_000
-
-# Shards that fail one after the other before a run stops: then it is not the shards, and each may cost a minute.
+# After so many failed shards in a row a run stops: then the fault is not the shards', and each may cost a minute.
 ERRORS_IN_A_ROW = 20
 
 
@@ -51,8 +30,8 @@ ERRORS_IN_A_ROW = 20
 class Summary:
     """How a run ended.
 
-    labelled, failed: images with a mask, and without one; of all runs on this output. retries: storage requests
-    of this run that failed for a moment and were made again.
+    labelled, failed: images with a mask and without one, over all runs on this output. shard_errors: by shard, of
+    this run. stopped: why this run stopped early. retries: storage requests of this run that were sent again.
     """
 
     images: int = 0
@@ -72,55 +51,132 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all images labelled, 1 not finished, 3 finished with failed images (0 if they are allowed)."""
+        """0: all images are labelled. 1: not finished. 3: finished with failed images (0 if they are allowed)."""
         if self.stopped or not self.finished:
             return 1
         return 3 if self.failed and not self.failures_allowed else 0
 
 
+class Runner(Protocol):
+    """What labels shards: `runner.RayRunner`, or a test's stand-in. retries: those that no receipt counts."""
+
+    retries: int
+
+    @property
+    def dtype(self) -> Dtype:
+        """The precision that suits the machines."""
+
+    def label(self, config: SegmenterConfig, pending: list[ShardRange]) -> Iterator[Receipt]:
+        """Label and commit the shards; a receipt for each."""
+
+    def close(self) -> None:
+        """Give back what was taken."""
+
+
 def label(options: LabelOptions) -> Summary:
-    """Label a corpus, or go on with a run that stopped.
+    """Label a corpus, or continue a run that stopped. Raises what `open_run` raises if the run cannot start."""
+    with count_retries() as retries:
+        summary = execute(open_run(options))
+    return replace(summary, retries=summary.retries + retries.count)
 
-    Raises ValueError, FileNotFoundError or OSError before any work where the run cannot start:
-    unknown names, weights that are not there, an input without images, an output with another recipe.
+
+def execute(run: Run, make_runner: Callable[[Run], Runner] | None = None) -> Summary:
+    """Label what is planned and what is new. Ray starts only if there is something to label.
+
+    make_runner: takes the place of Ray, for tests.
     """
-    take_retries()  # those of whatever this process did before
-    options = replace(options, input=Storage(options.input).uri, output=_output_uri(options.output))
-    if options.benchmark is not None:
-        benchmark(options.preset, options.benchmark)  # refuses an unknown one before its vocabulary is looked for
-    vocabulary = Vocabulary.load(options.vocabulary or str(options.benchmark), options.embeddings)
-    config = segmenter_config(options, vocabulary)
-    check_proxy(config.model, config.windows.crop)
-    hashes = weight_hashes(config.model)
-    if vocabulary.embeddings is not None and vocabulary.embeddings.shape[1] != clip_embed_dim(config.model):
-        raise ValueError(
-            f"--embeddings {options.embeddings}: rows are {vocabulary.embeddings.shape[1]} wide, CLIP's text space is "
-            f"{clip_embed_dim(config.model)}; embeddings belong to the CLIP that made them."
-        )
-    manifest = Manifest(Storage(options.output))
-    begun = manifest.recipe() is not None
-    listing = None if begun else list_images(options.input, exclude=options.output)
-    summary = Summary(failures_allowed=options.max_failures is not None)
-    with contextlib.ExitStack() as session:
+    with _Execution(run, make_runner or _on_ray) as execution:
+        if run.listing is None:
+            execution.label(run.pending)
+        if execution.summary.stopped is None:
+            execution.extend_plan()
+            execution.label(run.manifest.pending(besides=execution.summary.shard_errors))
+    return _finished(run, execution.summary)
 
-        def join() -> None:
-            session.enter_context(cluster(options.address, verbose=options.verbose))
 
-        config = _with_dtype(config, options, manifest, join)
-        recipe = recipe_of(config, hashes, vocabulary, options)
-        manifest.begin(options.input, recipe, fingerprint(recipe), packages=package_versions())
-        write_vocabulary(manifest.storage, vocabulary)
-        pending = manifest.pending() if begun else []
-        if pending and _is_there(options.input, manifest, pending[0]):
-            join()  # what is planned need not wait until the input is listed
-            _label_pending(config, options, manifest, pending, summary)
-        if summary.stopped is None:
-            if listing is None:
-                listing = list_images(options.input, exclude=options.output)
-            _extend_plan(manifest, listing, options.shard_size)
-            if pending := manifest.pending(besides=summary.shard_errors):
-                join()
-                _label_pending(config, options, manifest, pending, summary)
+def _on_ray(run: Run) -> Runner:
+    from proxyclip.pipeline.runner import RayRunner  # importing Ray takes as long as a finished run
+
+    return RayRunner(run)
+
+
+class _Execution:
+    """A run at work. Its runner is made when it is first needed."""
+
+    def __init__(self, run: Run, make_runner: Callable[[Run], Runner]) -> None:
+        self.run = run
+        self.summary = Summary(failures_allowed=run.options.max_failures is not None)
+        self._make_runner = make_runner
+        self._runner: Runner | None = None
+        self._config: SegmenterConfig | None = None  # known once the run is recorded
+
+    def __enter__(self) -> _Execution:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._runner is not None:
+            self.summary.retries += self._runner.retries
+            self._runner.close()
+
+    def extend_plan(self) -> None:
+        """Plan what is new, changed or gone since the last listing of the input."""
+        self._begin()
+        options, listing = self.run.options, self.run.listing
+        if listing is None:
+            listing = list_images(options.input, exclude=options.output)
+        plan = self.run.manifest.extend_plan(listing, options.shard_size)
+        if plan.changed:
+            logger.warning("%d images changed since they were planned; they are labelled again.", plan.changed)
+        if plan.removed:
+            logger.warning("%d images are gone from the input; their masks no longer count.", plan.removed)
+
+    def label(self, pending: list[ShardRange]) -> None:
+        """Label the pending shards. `summary` gets the shards that failed, and the reason if the run stops early."""
+        if not pending:
+            return
+        config, manifest, summary = self._begin(), self.run.manifest, self.summary
+        totals = manifest.totals()
+        allowed = allowed_failures(self.run.options.max_failures, totals.planned)
+        compaction = Compaction(manifest.storage, manifest.committed())
+        progress = RunProgress(totals.planned, totals.labelled + totals.failed, totals.failed)
+        in_a_row = 0
+        with contextlib.closing(compaction), progress:
+            for receipt in self._running().label(config, pending):
+                summary.retries += receipt.retries
+                if receipt.error is not None:
+                    summary.shard_errors[receipt.shard] = receipt.error
+                    in_a_row += 1
+                    if in_a_row == ERRORS_IN_A_ROW:
+                        summary.stopped = f"{in_a_row} shards in a row failed; the last error: {receipt.error}"
+                        return
+                    continue
+                in_a_row = 0
+                compaction.add(receipt.shard)
+                progress.add(receipt.labelled, receipt.failed)
+                if allowed is not None and progress.failed > allowed:
+                    limit = f"--max-failures {self.run.options.max_failures} allows {allowed}"
+                    summary.stopped = f"{progress.failed} images failed, {limit}"
+                    return
+
+    def _begin(self) -> SegmenterConfig:
+        """Record the run in the output. Without --dtype, a new run takes the precision that suits the cluster."""
+        if self._config is None:
+            run, storage = self.run, self.run.manifest.storage
+            dtype = run.dtype or self._running().dtype
+            begin_run(storage, run.record(dtype), run.vocabulary.to_json())
+            write_vocabulary(storage, run.vocabulary)
+            self._config = run.config_in(dtype)
+        return self._config
+
+    def _running(self) -> Runner:
+        if self._runner is None:
+            self._runner = self._make_runner(self.run)
+        return self._runner
+
+
+def _finished(run: Run, summary: Summary) -> Summary:
+    """Compact the commits, write the statistics of a finished run, and count."""
+    manifest = run.manifest
     try:
         manifest.compact()
         totals = manifest.totals()
@@ -129,7 +185,7 @@ def label(options: LabelOptions) -> Summary:
     except OSError as error:
         if not summary.shard_errors:
             raise
-        return replace(summary, stopped=f"the output cannot be read any more: {error}")
+        return replace(summary, stopped=f"the output can no longer be read: {error}")
     return replace(
         summary,
         images=totals.planned,
@@ -137,121 +193,4 @@ def label(options: LabelOptions) -> Summary:
         failed=totals.failed,
         shards=totals.shards,
         committed=totals.committed,
-        retries=summary.retries + take_retries(),
     )
-
-
-def _is_there(input_uri: str, manifest: Manifest, shards: ShardRange) -> bool:
-    """Whether any image of the first shard is found. If none, the input may not be mounted, and listing it tells."""
-    images = input_storage(input_uri)
-    _, uris = next(manifest.read_range(ShardRange(shards.part, shards.shards[:1])))
-    try:
-        return any(images.exists(uri) for uri in uris)
-    except (PermissionError, ValueError):
-        return True  # about that image alone
-
-
-def _extend_plan(manifest: Manifest, listing: list[ImageRef], shard_size: int) -> None:
-    plan = manifest.extend_plan(listing, shard_size)
-    if plan.changed:
-        logger.warning("%d images changed since they were planned; they are labelled again.", plan.changed)
-    if plan.removed:
-        logger.warning("%d images are gone from the input; their masks no longer count.", plan.removed)
-
-
-def _output_uri(output: str) -> str:
-    """The output, absolute. `ray job submit` runs in a copy of the working directory that Ray deletes."""
-    storage = Storage(output)
-    if storage.local and not Path(output).is_absolute() and "runtime_resources" in Path.cwd().parts:
-        raise ValueError(f"--output {output} would land in the job's temporary folder; give an absolute path or a URI.")
-    return storage.uri
-
-
-def _with_dtype(
-    config: SegmenterConfig, options: LabelOptions, manifest: Manifest, join: Callable[[], None]
-) -> SegmenterConfig:
-    """The precision asked for, else that of the run to resume, else what suits the cluster."""
-    if options.dtype is not None:
-        dtype = options.dtype
-    elif (recorded := manifest.recipe()) is not None:
-        dtype = recorded["segmenter"]["model"]["dtype"]
-    else:
-        join()
-        dtype = "bfloat16" if _num_gpus(options) else "float32"
-    return replace(config, model=replace(config.model, dtype=dtype))
-
-
-def _num_gpus(options: LabelOptions) -> float:
-    return default_num_gpus() if options.num_gpus is None else options.num_gpus
-
-
-def _label_pending(
-    config: SegmenterConfig,
-    options: LabelOptions,
-    manifest: Manifest,
-    pending: list[ShardRange],
-    summary: Summary,
-) -> None:
-    """Run the graph over all pending shards. Notes in `summary` what failed, and why it stopped early, if it did."""
-    num_gpus = _num_gpus(options)
-    require_gpus(num_gpus, options.address)
-    resources = actor_resources(num_gpus, options.concurrency)
-    device = "cuda" if num_gpus else "cpu"
-    worker = WorkerConfig(
-        config,
-        options.output,
-        device,
-        options.threads or max((os.cpu_count() or 1) // options.concurrency, 1),
-        options.batch_windows,
-        options.confidence_stride,
-        options.image_timeout_s,
-    )
-    if not manifest.storage.exists(EMBEDDINGS_KEY):
-        if num_gpus:
-            embed = ray.remote(write_text_embeddings).options(**resources)
-            summary.retries += ray.get(embed.remote(manifest.storage, config.model, device))
-        else:  # a worker would first have to start
-            summary.retries += write_text_embeddings(manifest.storage, config.model, device)
-
-    totals = manifest.totals()
-    done = totals.labelled + totals.failed
-    allowed = allowed_failures(options.max_failures, totals.planned)
-    compaction = Compaction(manifest.storage, manifest.committed())
-    in_a_row = 0
-    with contextlib.closing(compaction), RunProgress(totals.planned, done, totals.failed) as progress:
-        for wave in waves(pending, SHARDS_PER_WAVE):
-            for receipt in _receipts(worker, options, manifest, wave, resources):
-                summary.retries += receipt["retries"]
-                if receipt["error"] is not None:
-                    summary.shard_errors[receipt["shard"]] = receipt["error"]
-                    in_a_row += 1
-                    if in_a_row == ERRORS_IN_A_ROW:
-                        summary.stopped = f"{in_a_row} shards in a row failed, the last one by: {receipt['error']}"
-                        return
-                    continue
-                in_a_row = 0
-                compaction.add(receipt["shard"])
-                progress.add(receipt["labelled"], receipt["failed"])
-                if allowed is not None and progress.failed > allowed:
-                    limit = f"--max-failures {options.max_failures} allows {allowed}"
-                    summary.stopped = f"{progress.failed} images failed, {limit}"
-                    return
-
-
-def _receipts(
-    worker: WorkerConfig,
-    options: LabelOptions,
-    manifest: Manifest,
-    pending: list[ShardRange],
-    resources: dict[str, float],
-) -> Iterator[dict[str, Any]]:
-    configure_data(verbose=options.verbose)
-    shards = sum(part.num_shards for part in pending)
-    per_task = min(max(shards // (TASKS_PER_ACTOR * options.concurrency), 1), SHARDS_PER_TASK)
-    ranges = [shards for part in pending for shards in part.split(per_task)]
-    source = ShardSource(options.input, options.output, ranges)
-    writer = WriteShards(options.output, read_vocabulary(manifest.storage).class_names)
-    dataset = label_graph(source, LabelShards, (worker, Starts()), writer, options.concurrency, resources)
-    batches: Iterator[Any] = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-    for batch in batches:
-        yield from batch.to_pylist()

@@ -1,1 +1,1 @@
-"""Which settings, by name? Presets, papers' settings, proxies, qualities and licences, as data."""
+"""Which settings, by name? Presets, the papers' benchmark settings, methods, proxies, qualities, licences."""

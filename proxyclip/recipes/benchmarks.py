@@ -1,4 +1,4 @@
-"""The settings behind published figures, per method and benchmark: facts of the papers, as data."""
+"""The papers' settings behind their published figures, by method and benchmark."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from proxyclip.config import SegmenterConfig
 
-# Benchmarks go by the vocabulary they label with; in brackets what the papers call them.
+# A benchmark has the name of its vocabulary; the value is what the papers call it.
 BENCHMARKS = {
     "voc21": "VOC21",
     "voc20": "VOC20",
@@ -24,7 +24,7 @@ BENCHMARKS = {
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """How a paper labels a benchmark: sizes in pixels (`crop` 0: whole image), thresholds and scale of decoding."""
+    """How a paper labels a benchmark. Sizes are in pixels; `crop` 0 takes the whole image as one window."""
 
     short_side: int
     crop: int
@@ -34,7 +34,7 @@ class BenchmarkSettings:
     area_threshold: float = 0.0
 
     def applied_to(self, config: SegmenterConfig) -> SegmenterConfig:
-        """A recipe with these settings."""
+        """The same recipe with these settings."""
         return replace(
             config,
             windows=replace(config.windows, short_side=self.short_side, crop=self.crop, stride=self.stride),

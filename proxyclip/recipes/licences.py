@@ -1,10 +1,10 @@
-"""The licences of weights: what CLIPs are published under, and what their names forbid."""
+"""Licences: which one a CLIP's weights have, and which ones forbid commercial use."""
 
 from __future__ import annotations
 
 import re
 
-# By the start of an open_clip model or of its pretrained tag; the others are MIT (OpenAI, LAION, DataComp) or the like.
+# By how the name of an open_clip model or of its pretrained tag starts.
 _CLIP_LICENCES = {
     "metaclip": "CC-BY-NC-4.0",
     "dfn": "Apple-AMLR",
@@ -15,7 +15,7 @@ _CLIP_LICENCES = {
 
 
 def clip_licence(model: str, pretrained: str) -> str:
-    """The licence of open_clip's weights `pretrained` of `model`; "" where it is not known."""
+    """The licence of the weights that open_clip calls `pretrained` of `model`; "" if it is not known."""
     for start, licence in _CLIP_LICENCES.items():
         if model.startswith(start) or pretrained.startswith(start):
             return licence
@@ -23,9 +23,9 @@ def clip_licence(model: str, pretrained: str) -> str:
 
 
 def forbids_commercial_use(licence: str) -> bool:
-    """Whether a licence, by its name, is one for research or other non-commercial use alone.
+    """Whether the name of a licence says that it allows only research or other non-commercial use.
 
-    A licence that says so only in its text, or has no name, is not recognised.
+    Only the name is read: a licence that forbids commercial use only in its text is not recognised.
     """
     words = re.split(r"[^a-z]+", licence.lower().replace("non-commercial", "noncommercial"))
     return not {"nc", "noncommercial", "research", "amlr"}.isdisjoint(words)

@@ -1,14 +1,14 @@
-"""Named recipes as data: method, CLIP, proxy and settings, with licences and published figures."""
+"""Presets: recipes by name, with the licences of their weights and their published figures."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from proxyclip.config import DecodeConfig, ModelConfig, SegmenterConfig, WindowConfig
 from proxyclip.recipes.benchmarks import BENCHMARKS, SETTINGS, BenchmarkSettings
+from proxyclip.recipes.names import look_up
 from proxyclip.recipes.proxies import VFMS
 
 _DEMO = Path(__file__).parents[1] / "demo"
@@ -16,10 +16,10 @@ _DEMO = Path(__file__).parents[1] / "demo"
 
 @dataclass(frozen=True)
 class Preset:
-    """A recipe.
+    """A recipe with its licences and figures.
 
-    licences: of the weights, by part. benchmarks: the paper's settings, by vocabulary. published_miou: per
-    benchmark, in percent, at the benchmark's own settings, which for some differ from the preset's.
+    licences: of the weights, by part ("clip", "proxy"). benchmarks: the paper's settings for each benchmark.
+    published_miou: the paper's mIoU in percent for each benchmark, measured at that benchmark's settings.
     """
 
     config: SegmenterConfig
@@ -65,7 +65,7 @@ def _proxyclip(clip: str, proxy: str) -> Preset:
     )
 
 
-# Methods that need no proxy: windows, decoding, and published mIoU with ViT-B/16.
+# Methods without a proxy: their windows, decoding, and published mIoU with ViT-B/16.
 _FAMILY = {
     "clip": (
         WindowConfig(short_side=448, crop=448, stride=224, pad_multiple=16),
@@ -128,23 +128,23 @@ PRESETS["demo"] = Preset(
 
 
 def preset(name: str) -> Preset:
-    """The preset of a name, or ValueError that lists the names."""
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Unknown preset {name!r}.{hint} Presets: {', '.join(PRESETS)}.")
-    return PRESETS[name]
+    """The preset with this name; ValueError if there is none."""
+    return look_up(PRESETS, name, "preset")
 
 
-def benchmark(preset_name: str, name: str) -> SegmenterConfig:
-    """The recipe behind a published figure: a preset at the settings that its paper has for a benchmark.
+def preset_at(name: str, benchmark: str | None) -> Preset:
+    """A preset whose `config` has the paper's settings for a benchmark; None: the preset as it is.
 
-    name: of the benchmark's vocabulary ("voc21"). Raises ValueError for unknown names, and where the paper gives none.
+    benchmark: the name of its vocabulary ("voc21"). Raises ValueError for unknown names, and if the paper gives no
+    settings for this benchmark.
     """
-    chosen = preset(preset_name)
-    if name not in BENCHMARKS:
-        raise ValueError(f"Unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}.")
-    if name not in chosen.benchmarks:
+    chosen = preset(name)
+    if benchmark is None:
+        return chosen
+    look_up(BENCHMARKS, benchmark, "benchmark")
+    if benchmark not in chosen.benchmarks:
         known = ", ".join(chosen.benchmarks) or "none"
-        raise ValueError(f"Preset {preset_name!r} has no published settings for benchmark {name!r}; it has: {known}.")
-    return chosen.benchmarks[name].applied_to(chosen.config)
+        raise ValueError(
+            f"Preset {name!r} has no published settings for benchmark {benchmark!r}; it has settings for: {known}."
+        )
+    return replace(chosen, config=chosen.benchmarks[benchmark].applied_to(chosen.config))

@@ -1,4 +1,4 @@
-"""The proxies by name, as data: vision foundation models, their position rules, the licences of their weights."""
+"""Proxies by name: vision foundation models (VFMs), with the licences of their weights."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ PositionRule = Literal["offset", "antialias", "size"]
 
 @dataclass(frozen=True)
 class VfmSpec:
-    """A proxy by name: its model, the licence of its weights, its rule for positions.
+    """A vision foundation model that can be a proxy.
 
-    model: a timm model, or "segment-anything/" and one of its models. positions: of plain vision transformers; the
-    others have rules of their own. square: every window is resized to crop x crop, as ProxyCLIP does for MAE.
+    model: the name of a timm model, or "segment-anything/" with one of its models. licence: of its weights.
+    positions: how a plain vision transformer adapts its position embeddings to a window; other models have rules of
+    their own. square: every window is resized to crop x crop, as ProxyCLIP does for MAE. fixed_size: the network
+    resizes every window to its own square, whatever the crop.
     """
 
     model: str
     licence: str
     positions: PositionRule = "antialias"
     square: bool = False
+    fixed_size: bool = False
 
 
 _DINOV3 = "DINOv3-license"
@@ -49,7 +52,7 @@ VFMS: dict[str, VfmSpec] = {
     "pe-spatial-s16": VfmSpec("vit_pe_spatial_small_patch16_512.fb", "Apache-2.0"),
     "pe-spatial-b16": VfmSpec("vit_pe_spatial_base_patch16_512.fb", "Apache-2.0"),
     "pe-spatial-l14": VfmSpec("vit_pe_spatial_large_patch14_448.fb", "Apache-2.0"),
-    # timm's NaFlex form keeps RADIO's own positions at every size.
+    # timm's NaFlex variant uses RADIO's own position rule at every size.
     "radio-v3-b16": VfmSpec("naflexvit_base_patch16_radio_v3.c_radio", _RADIO),
     "radio-v3-l16": VfmSpec("naflexvit_large_patch16_radio_v3.c_radio", _RADIO),
     "radio-v4-so400m16": VfmSpec("naflexvit_so400m_patch16_radio_v4.c_radio", _RADIO),
@@ -61,11 +64,11 @@ VFMS: dict[str, VfmSpec] = {
     "tipsv2-l14": VfmSpec("vit_large_patch14_reg1_tipsv2.webli", "Apache-2.0"),
     "mae-b16": VfmSpec("vit_base_patch16_224.mae", "CC-BY-NC-4.0", "size", square=True),
     "mae-l16": VfmSpec("vit_large_patch16_224.mae", "CC-BY-NC-4.0", "size", square=True),
-    "sam-b": VfmSpec("segment-anything/vit_b", "Apache-2.0"),
-    "sam-l": VfmSpec("segment-anything/vit_l", "Apache-2.0"),
-    "sam-h": VfmSpec("segment-anything/vit_h", "Apache-2.0"),
-    "sam2-t": VfmSpec("sam2_hiera_tiny.fb_r896_2pt1", "Apache-2.0"),
-    "sam2-s": VfmSpec("sam2_hiera_small.fb_r896_2pt1", "Apache-2.0"),
-    "sam2-bplus": VfmSpec("sam2_hiera_base_plus.fb_r896_2pt1", "Apache-2.0"),
-    "sam2-l": VfmSpec("sam2_hiera_large.fb_r1024_2pt1", "Apache-2.0"),
+    "sam-b": VfmSpec("segment-anything/vit_b", "Apache-2.0", fixed_size=True),
+    "sam-l": VfmSpec("segment-anything/vit_l", "Apache-2.0", fixed_size=True),
+    "sam-h": VfmSpec("segment-anything/vit_h", "Apache-2.0", fixed_size=True),
+    "sam2-t": VfmSpec("sam2_hiera_tiny.fb_r896_2pt1", "Apache-2.0", fixed_size=True),
+    "sam2-s": VfmSpec("sam2_hiera_small.fb_r896_2pt1", "Apache-2.0", fixed_size=True),
+    "sam2-bplus": VfmSpec("sam2_hiera_base_plus.fb_r896_2pt1", "Apache-2.0", fixed_size=True),
+    "sam2-l": VfmSpec("sam2_hiera_large.fb_r1024_2pt1", "Apache-2.0", fixed_size=True),
 }

@@ -1,26 +1,27 @@
-"""Speed against quality: three steps from the paper's settings to a fraction of their cost, as data."""
+"""Quality: three steps from the paper's settings (exact) to much cheaper ones (fast)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from proxyclip.config import SegmenterConfig
+from proxyclip.recipes.names import look_up
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What is given up for speed. What that changes, and what it saves, is measured in BENCHMARKS.md.
+    """What a step changes to save time. BENCHMARKS.md measures the effect on masks and on speed.
 
-    overlap: windows overlap as the settings say, or else only where the last one of a row has to. Images up to a
-    third longer than wide have the same windows either way, at the sides of the paper.
-    proxy_scale: `ModelConfig.proxy_scale`.
+    overlap: False makes the stride as large as the crop, so that only the last window of a row overlaps another. At
+    the paper's sizes, images up to a third longer than wide keep the same windows.
+    proxy_scale: as `ModelConfig.proxy_scale`.
     """
 
     overlap: bool = True
     proxy_scale: float = 1.0
 
     def applied_to(self, config: SegmenterConfig) -> SegmenterConfig:
-        """A recipe at this quality."""
+        """The same recipe at this quality."""
         model, windows = config.model, config.windows
         if model.proxy is not None:
             model = replace(model, proxy_scale=self.proxy_scale)
@@ -37,7 +38,5 @@ QUALITIES = {
 
 
 def quality(name: str) -> Quality:
-    """The quality of a name, or ValueError that lists the names."""
-    if name not in QUALITIES:
-        raise ValueError(f"Unknown quality {name!r}; known: {', '.join(QUALITIES)}.")
-    return QUALITIES[name]
+    """The quality with this name; ValueError if there is none."""
+    return look_up(QUALITIES, name, "quality")

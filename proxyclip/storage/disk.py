@@ -1,4 +1,4 @@
-"""Files on a disk: whole or absent, and created only once."""
+"""Files on a disk. A file is whole or absent, and one that exists can be protected from overwriting."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from proxyclip.storage.entry import Entry, StorageError
+from proxyclip.storage.entry import TEMPORARY, Entry, StorageError
 
-TEMPORARY = ".proxyclip-tmp-"
 # No space, no quota, or a file larger than this user or file system may have.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Plain files. No fsspec: it has no create-if-absent for disks and no write that is whole or absent."""
+    """Plain files below `root`. Not by fsspec: on disks it has neither create-if-absent nor atomic writes."""
 
     root: Path
 
@@ -44,10 +43,31 @@ class Disk:
                 if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
                     raise
                 raise StorageError(
-                    f"storage: {self.root} is on a file system without hard links, which files that must not be "
-                    "overwritten need; write to another disk or to an object store by its own URI."
+                    f"storage: {self.root}: the file system has no hard links, which are needed to create files "
+                    "without overwriting others; write to another disk, or to an object store by its own URI."
                 ) from error
             return True
+
+    def check_writable(self) -> None:
+        """Create a file and remove it again; in the nearest parent folder where `root` does not exist yet."""
+        folder, probe = self.root, f"{TEMPORARY}{uuid.uuid4().hex}"
+        try:
+            while not os.path.lexists(folder):
+                folder = folder.parent
+            if not folder.is_dir():
+                raise StorageError(
+                    f"storage: {self.root}: {folder} is not a folder; choose another folder, or move that file away."
+                )
+            Disk(folder).create(probe, b"")
+            Disk(folder).delete(probe)
+        except StorageError:
+            raise
+        except OSError as error:
+            kind = PermissionError if isinstance(error, PermissionError) else StorageError
+            raise kind(
+                f"storage: {self.root}: cannot create files in {folder}: {error.strerror}; choose another folder, or "
+                "change its permissions."
+            ) from error
 
     def delete(self, key: str) -> None:
         (self.root / key).unlink(missing_ok=True)
@@ -56,7 +76,7 @@ class Disk:
         path = self.root / key
         found = path.stat()
         if not path.is_file():
-            raise IsADirectoryError(errno.EISDIR, "a folder, not a file", str(path))
+            raise IsADirectoryError(errno.EISDIR, "this is a folder, not a file", str(path))
         return Entry(key, found.st_size, str(found.st_mtime_ns), int(found.st_mtime))
 
     def list(self, folder: str) -> Iterator[Entry]:
@@ -64,7 +84,7 @@ class Disk:
             yield from self._walk(folder, ())
 
     def _walk(self, folder: str, parents: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
-        """Follows links to folders, but not back into a folder it is in. A dangling link is a file of 0 bytes."""
+        """The files of a folder. Links to folders are followed, circles are not. A dead link is a file of 0 bytes."""
         path = self.root / folder
         identity = (path.stat().st_dev, path.stat().st_ino)
         if identity in parents:
@@ -72,7 +92,7 @@ class Disk:
         with os.scandir(path) as entries:
             for entry in entries:
                 if entry.name.startswith(TEMPORARY):
-                    continue  # being written, or left by a writer that was killed
+                    continue
                 key = f"{folder}/{entry.name}" if folder else entry.name
                 try:
                     if entry.is_dir():
@@ -83,15 +103,15 @@ class Disk:
                     elif entry.is_symlink() and not (self.root / key).exists():
                         yield Entry(key, 0, "")
                 except FileNotFoundError:
-                    continue  # removed while we were listing
+                    continue  # removed meanwhile
                 except OSError as error:
                     if error.errno != errno.ELOOP:
                         raise
-                    yield Entry(key, 0, "")  # a link that leads to itself is as dead as a dangling one
+                    yield Entry(key, 0, "")  # a link to itself is dead too
 
     @contextlib.contextmanager
     def _written(self, key: str, data: bytes) -> Iterator[Path]:
-        """The data in a hidden file beside its final place, on the disk and not only in its cache."""
+        """A temporary file with the data, beside its final place. fsync makes it survive a power failure."""
         folder = (self.root / key).parent
         temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
         try:
@@ -105,7 +125,7 @@ class Disk:
             if error.errno not in _FULL:
                 raise
             raise StorageError(
-                f"storage: {self.root / key}: {error.strerror}; make room, and run the same command again."
+                f"storage: {self.root / key}: {error.strerror}; make room and run the same command again."
             ) from error
         finally:
             with contextlib.suppress(NotADirectoryError):

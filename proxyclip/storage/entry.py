@@ -1,19 +1,22 @@
-"""What every storage speaks of: entries, addresses, and its own failure."""
+"""What all storages share: entries, URIs that are safe to show, and StorageError."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
+# Names that start with this are temporary. Listings leave them out: a killed process may leave one behind.
+TEMPORARY = ".proxyclip-tmp-"
+
 
 class StorageError(OSError):
-    """The storage as a whole does not answer as it should: address, credentials, bucket, network."""
+    """The storage as a whole does not work: address, credentials, bucket, network, or a full disk."""
 
 
 class Entry(NamedTuple):
-    """A stored file. etag changes when its content does: the S3 ETag, or the time of the last change on disk.
+    """A stored file. etag changes with the content: the S3 ETag, or on disk the time of the last change.
 
-    modified_s: when it was last written, in whole seconds since 1970; 0 where the storage does not say.
+    modified_s: when it was last written, in whole seconds since 1970; 0 if the storage does not say.
     """
 
     key: str
@@ -23,11 +26,11 @@ class Entry(NamedTuple):
 
 
 def public_uri(uri: str) -> str:
-    """A URI without user, password and query, as it may be shown and stored. Paths stay as they are."""
+    """A URI without user, password and query, safe to show and store. Paths stay as they are."""
     if "://" not in uri:
         return uri
     parts = urlsplit(uri)
     user, _, place = parts.netloc.rpartition("@")
     if parts.scheme in ("abfs", "abfss", "az") and user and ":" not in user:
-        place = parts.netloc  # on Azure that is the container
+        place = parts.netloc  # on Azure the part before "@" is the container
     return urlunsplit((parts.scheme, place, parts.path, "", ""))

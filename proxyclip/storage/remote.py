@@ -1,4 +1,4 @@
-"""Objects in a store, by fsspec: the only module that touches it."""
+"""Objects in an object store. The only module that uses fsspec."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import functools
 import io
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, BinaryIO, TypeVar
@@ -14,27 +15,26 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from proxyclip.storage.entry import Entry, StorageError, public_uri
-from proxyclip.storage.retry import max_attempts, may_pass, persist, read_timeout_s
+from proxyclip.storage.entry import TEMPORARY, Entry, StorageError, public_uri
+from proxyclip.storage.retry import carry, max_attempts, may_pass, persist, read_timeout_s
 
 T = TypeVar("T")
 
-
-# Keys in a page of a listing; S3 gives no more.
+# Keys in one page of a listing, as many as S3 allows.
 PAGE_KEYS = 1000
 
 
 @functools.lru_cache(maxsize=32)
 def remote(uri: str, pid: int) -> Remote:
-    """One connection pool for a URI and process, whatever the number of threads."""
+    """One connection pool per URI and process, shared by its threads."""
     return Remote(uri)
 
 
 class Remote:
-    """An object store, by fsspec.
+    """An object store.
 
-    Requests to S3 are tried again here alone: botocore and s3fs are told to try once. Only aiohttp still sends a
-    request again by itself, once, when a connection breaks. Other stores keep the retries of their own clients.
+    For S3 all retries happen here: botocore and s3fs try once. Only aiohttp repeats a request by itself, once, when
+    a connection breaks. For other stores their own clients retry.
     """
 
     def __init__(self, uri: str) -> None:
@@ -43,7 +43,7 @@ class Remote:
         options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
         self.is_s3 = protocol in ("s3", "s3a")
         self.attempts = 1
-        self.keeps = False  # whether it is known to refuse to overwrite
+        self.is_conditional = False  # becomes True when the store has proved that it supports conditional writes
         if self.is_s3:
             _check_endpoint()
             self.attempts = max_attempts()
@@ -56,13 +56,15 @@ class Remote:
         try:
             self.fs = fsspec.filesystem(protocol, **options)
         except (ValueError, ImportError) as error:
-            raise ValueError(f"storage: {public_uri(uri)} found, but {error}") from error
+            raise ValueError(
+                f"storage: {public_uri(uri)}: {error}; use a path or a URI like s3://bucket/prefix."
+            ) from error
         if self.is_s3:
             self.fs.retries = 1
         self.root = self.fs._strip_protocol(uri).rstrip("/")
 
     def read(self, key: str) -> bytes:
-        # By itself s3fs asks for the size before every read: a second request for each image.
+        # Without this s3fs asks for the size before every read: a second request for each image.
         options = {"max_concurrency": 1} if self.is_s3 else {}
         return bytes(self._ask(key, lambda: self.fs.cat_file(self._path(key), **options)))
 
@@ -78,12 +80,28 @@ class Remote:
         self._ask(key, lambda: self.fs.pipe_file(self._path(key), data))
 
     def create(self, key: str, data: bytes) -> bool:
-        if not self.keeps:
-            self._check_that_it_keeps(key, data)
+        if not self.is_conditional:
+            self._check_conditional(key, data)
         if self._put_if_absent(key, data):
             return True
-        # Our own try may have got through, and its answer been lost; aiohttp's repetition is not even seen here.
+        # An earlier try of ours may have succeeded while its answer was lost.
         return self.read(key) == data
+
+    def check_writable(self) -> None:
+        """Create an object, try to create it once more, and remove it."""
+        key = f"{TEMPORARY}{uuid.uuid4().hex}"
+        try:
+            self._put_if_absent(key, b"")
+        except PermissionError as error:
+            raise PermissionError(
+                f"storage: {public_uri(self.uri)}: cannot create objects: {error.strerror}; give these credentials "
+                "the right to write there, or choose another prefix."
+            ) from error
+        try:
+            self._check_conditional(key, b"")
+        finally:
+            with contextlib.suppress(PermissionError):  # a run itself never deletes, and may lack the right to
+                self.delete(key)
 
     def _put_if_absent(self, key: str, data: bytes) -> bool:
         try:
@@ -92,8 +110,8 @@ class Remote:
             return False
         return True
 
-    def _check_that_it_keeps(self, key: str, data: bytes) -> None:
-        """Some stores take the condition and overwrite all the same: put what is there, or shall be, once more."""
+    def _check_conditional(self, key: str, data: bytes) -> None:
+        """Some stores accept the condition but overwrite. To find out, write the object's own content again."""
         try:
             data = self.read(key)
         except FileNotFoundError:
@@ -101,10 +119,11 @@ class Remote:
             data = self.read(key)
         if self._put_if_absent(key, data):
             raise StorageError(
-                f"storage: {public_uri(self.uri)}: the store overwrites files that are to be created only if absent "
-                "(If-None-Match), so that two runs could destroy each other's; use a store that heeds it, or a disk."
+                f"storage: {public_uri(self.uri)}: the store ignores conditional writes (If-None-Match: *) and "
+                "overwrites existing objects, so two runs could destroy each other's files; use a store that "
+                "supports them, or a disk."
             )
-        self.keeps = True
+        self.is_conditional = True
 
     def delete(self, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -113,7 +132,7 @@ class Remote:
     def stat(self, key: str) -> Entry:
         info = self._ask(key, lambda: self.fs.info(self._path(key)))
         if info["type"] != "file":
-            raise IsADirectoryError(errno.EISDIR, "a prefix, not an object", self._name(key))
+            raise IsADirectoryError(errno.EISDIR, "this is a prefix, not an object", self._name(key))
         return self._entry(info)
 
     def list(self, folder: str) -> Iterator[Entry]:
@@ -121,7 +140,8 @@ class Remote:
         find = self._list_s3 if self.is_s3 else self._find
         for info in find(folder, base):
             name = info["name"]
-            if info["type"] == "file" and name.startswith(base + "/") and not name.endswith("/"):
+            is_object = info["type"] == "file" and name.startswith(base + "/") and not name.endswith("/")
+            if is_object and not name.rpartition("/")[2].startswith(TEMPORARY):
                 yield self._entry(info)
 
     def _find(self, folder: str, base: str) -> Iterator[dict[str, Any]]:
@@ -131,7 +151,7 @@ class Remote:
             return
 
     def _list_s3(self, folder: str, base: str) -> Iterator[dict[str, Any]]:
-        """Page by page: a long listing as a whole would never get through a store that fails now and then."""
+        """Page by page, so that a failure costs one page and not the whole listing."""
         bucket, prefix, _ = self.fs.split_path(base)
         request = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else "", "MaxKeys": PAGE_KEYS}
         while True:
@@ -164,13 +184,13 @@ class Remote:
 
     @contextlib.contextmanager
     def _explained(self, key: str) -> Iterator[None]:
-        """What fsspec and its stores raise, sorted into what is about the key and what is about the storage."""
+        """Turn errors of fsspec and its stores into errors of one key or, as StorageError, of the storage."""
         try:
             yield
         except Exception as error:
             code = _code(error)
             if isinstance(error, FileExistsError) or code == "PreconditionFailed":
-                raise FileExistsError(errno.EEXIST, "exists already", self._name(key)) from error
+                raise FileExistsError(errno.EEXIST, "the object exists already", self._name(key)) from error
             if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
                 raise FileNotFoundError(errno.ENOENT, "no such object", self._name(key)) from error
             if isinstance(error, IsADirectoryError):
@@ -181,16 +201,20 @@ class Remote:
             kind = code or type(error).__name__
             advice = _ADVICE.get(kind, "")
             if self.attempts > 1 and may_pass(error):
-                advice = f" (and so at every try, {self.attempts} at most)" + advice
+                advice = f" (all tries failed, {self.attempts} at most)" + advice
             text = " ".join(str(error).split())[:300]
             raise StorageError(f"storage: {public_uri(self.uri)}: {kind}: {text}{advice}") from error
 
 
 class _Object(io.RawIOBase):
-    """An object to seek in. fsspec's own file would try a range once."""
+    """A file object that reads parts of an object. fsspec's own does not retry.
+
+    Parquet readers read it from their own threads; the retries count for the block that opened it.
+    """
 
     def __init__(self, remote: Remote, key: str, size_bytes: int) -> None:
-        self._remote, self._key, self._size_bytes = remote, key, size_bytes
+        self._read_range = carry(remote.read_range)
+        self._key, self._size_bytes = key, size_bytes
         self._position = 0
 
     def readable(self) -> bool:
@@ -210,7 +234,7 @@ class _Object(io.RawIOBase):
         end = min(self._position + len(buffer), self._size_bytes)
         if end <= self._position:
             return 0
-        data = self._remote.read_range(self._key, self._position, end)
+        data = self._read_range(self._key, self._position, end)
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
@@ -224,23 +248,23 @@ _BROKEN_CREDENTIALS = {
     "RequestTimeTooSkewed",
     "AuthorizationHeaderMalformed",
 }
-_KEYS = "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), AWS_PROFILE, or give a role."
+_KEYS = "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), or AWS_PROFILE, or use a role."
 _ADVICE = dict.fromkeys([*_BROKEN_CREDENTIALS, "NoCredentialsError", "PartialCredentialsError"], _KEYS) | {
-    "NoSuchBucket": "; create the bucket, or mend its name or AWS_ENDPOINT_URL.",
-    "EndpointConnectionError": "; is the endpoint up, and AWS_ENDPOINT_URL right?",
-    "ConnectTimeoutError": "; is the endpoint up, and AWS_ENDPOINT_URL right?",
+    "NoSuchBucket": "; create the bucket, or correct its name or AWS_ENDPOINT_URL.",
+    "EndpointConnectionError": "; check that the endpoint is up and that AWS_ENDPOINT_URL is right.",
+    "ConnectTimeoutError": "; check that the endpoint is up and that AWS_ENDPOINT_URL is right.",
 }
 
 
 def _check_endpoint() -> None:
-    """An endpoint with a password in it never works, and would be named in every error."""
+    """Refuse an endpoint with a password: it never works, and every error would show it."""
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "FSSPEC_S3_ENDPOINT_URL"):
         if "@" in urlsplit(os.environ.get(name, "")).netloc:
-            raise ValueError(f"{name}: an address with a user or password in it found; leave them out. {_KEYS[2:]}")
+            raise ValueError(f"{name} contains a user or password; remove it from the address{_KEYS}")
 
 
 def _code(error: BaseException | None) -> str:
-    """The code by which S3 names an error ("NoSuchBucket"), or nothing."""
+    """S3's code of an error, for instance "NoSuchBucket", or an empty string."""
     while error is not None:
         response = getattr(error, "response", None)
         if isinstance(response, dict):

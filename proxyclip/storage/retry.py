@@ -1,82 +1,96 @@
-"""Requests that failed for a moment are made again: here, and in no layer below."""
+"""Retries: a request that fails for a moment is sent again, only here and in no layer below."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import random
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 20.0
-# No new try later than this after the first one.
+# No try begins later than this after the first one.
 GIVE_UP_AFTER_S = 300.0
 
-_lock = threading.Lock()
-_retries = 0
+
+class Retries:
+    """The number of retries in a `count_retries` block so far."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add_one(self) -> None:
+        with self._lock:
+            self.count += 1
 
 
-def take_retries() -> int:
-    """The requests that this process made again since it was last asked."""
-    global _retries
-    with _lock:
-        taken, _retries = _retries, 0
-    return taken
+_blocks: ContextVar[tuple[Retries, ...]] = ContextVar("blocks", default=())
 
 
-def max_attempts() -> int:
-    """Tries for one request, the first included: AWS_MAX_ATTEMPTS, 8 where it is not set."""
-    return int(_setting("AWS_MAX_ATTEMPTS", 8))
+@contextlib.contextmanager
+def count_retries() -> Iterator[Retries]:
+    """Count the retries inside a block: `with count_retries() as retries: ...`, then `retries.count`.
 
-
-def read_timeout_s() -> float:
-    """How long a store may be silent: PROXYCLIP_READ_TIMEOUT_S, 60 where it is not set."""
-    return _setting("PROXYCLIP_READ_TIMEOUT_S", 60)
-
-
-def _setting(name: str, default: float) -> float:
-    text = os.environ.get(name) or str(default)
+    The block counts its own thread and the functions it gave to other threads by `carry`. An outer block also counts
+    what its inner blocks count. A generator must not `yield` inside the block: it would count its caller's retries.
+    """
+    retries = Retries()
+    token = _blocks.set((*_blocks.get(), retries))
     try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if value <= 0:
-        raise ValueError(f"{name}: {text!r} found, a number above 0 wanted.")
-    return value
+        yield retries
+    finally:
+        _blocks.reset(token)
+
+
+def carry(function: Callable[P, T]) -> Callable[P, T]:
+    """Wrap a function for another thread: the blocks around this call count its retries there."""
+    blocks = _blocks.get()
+
+    @functools.wraps(function)
+    def counted(*args: P.args, **kwargs: P.kwargs) -> T:
+        token = _blocks.set(blocks)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _blocks.reset(token)
+
+    return counted
 
 
 def persist(request: Callable[[], T], attempts: int) -> T:
-    """What `request` returns, or the last thing it raises.
+    """Make a request up to `attempts` times, until it succeeds or fails with an error that will not pass.
 
-    Made again, at most `attempts` times in all, while what it raises may pass. The pauses double from
-    FIRST_DELAY_S to LONGEST_DELAY_S, and are cut by chance so that workers that failed together do not come back
-    together.
+    The pauses double from FIRST_DELAY_S to LONGEST_DELAY_S. A random part of each is cut, so that workers that
+    failed together do not come back together. Raises what the last try raised.
     """
-    global _retries
-    started = time.monotonic()
+    give_up = time.monotonic() + GIVE_UP_AFTER_S
     attempt = 1
     while True:
         try:
             return request()
         except Exception as error:
-            delay_s = random.uniform(0.5, 1) * min(FIRST_DELAY_S * 2 ** (attempt - 1), LONGEST_DELAY_S)
-            late = time.monotonic() + delay_s > started + GIVE_UP_AFTER_S
-            if attempt >= attempts or late or not may_pass(error):
+            pause_s = random.uniform(0.5, 1) * min(FIRST_DELAY_S * 2 ** (attempt - 1), LONGEST_DELAY_S)
+            if attempt >= attempts or time.monotonic() + pause_s > give_up or not may_pass(error):
                 raise
-        with _lock:
-            _retries += 1
-        time.sleep(delay_s)
+        for retries in _blocks.get():
+            retries.add_one()
+        time.sleep(pause_s)
         attempt += 1
 
 
 def may_pass(error: BaseException | None) -> bool:
-    """Whether the same request can succeed a moment later: the store is busy or broken, or the line broke.
+    """Whether the same request can succeed a moment later: the store is overloaded or failing, or the line broke.
 
-    A missing key or bucket and a refusal stay what they are.
+    A missing key or bucket and a refusal do not pass.
     """
     while error is not None:
         response = getattr(error, "response", None)
@@ -84,7 +98,7 @@ def may_pass(error: BaseException | None) -> bool:
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             code = str(response.get("Error", {}).get("Code", ""))
             return status in _STATUSES or code in _CODES
-        if _names(error) & _BROKEN_LINE:
+        if {kind.__name__ for kind in type(error).__mro__} & _BROKEN_LINE:
             return True
         error = error.__cause__
     return False
@@ -103,7 +117,7 @@ _CODES = {
     "BadDigest",
     "XAmzContentSHA256Mismatch",
 }
-# By name, since the packages that define them (botocore, aiohttp) are loaded for S3 alone.
+# By name: the packages that define them (botocore, aiohttp) are loaded for S3 only.
 _BROKEN_LINE = {
     "ConnectionError",
     "HTTPClientError",
@@ -115,5 +129,22 @@ _BROKEN_LINE = {
 }
 
 
-def _names(error: BaseException) -> set[str]:
-    return {kind.__name__ for kind in type(error).__mro__}
+def max_attempts() -> int:
+    """Tries for one request, the first included: AWS_MAX_ATTEMPTS, default 8."""
+    return int(_setting("AWS_MAX_ATTEMPTS", 8))
+
+
+def read_timeout_s() -> float:
+    """Seconds to wait for an answer of the store: PROXYCLIP_READ_TIMEOUT_S, default 60."""
+    return _setting("PROXYCLIP_READ_TIMEOUT_S", 60)
+
+
+def _setting(name: str, default: float) -> float:
+    text = os.environ.get(name) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if value <= 0:
+        raise ValueError(f"{name} is {text!r}, which is not a number above 0; set it to one or unset it.")
+    return value

@@ -1,4 +1,4 @@
-"""Storage: named bytes below a folder or an object-store prefix."""
+"""Storage: files below a folder or an object-store prefix."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Entry", "Storage", "StorageError", "public_uri"]
 
 @dataclass(frozen=True, repr=False)
 class Storage:
-    """Files below `uri`: a path, `file://`, `s3://bucket/prefix`, `memory://` or whatever fsspec knows.
+    """Files below `uri`: a path, `file://`, `s3://bucket/prefix`, `memory://` or another URI that fsspec knows.
 
-    Keys are paths relative to it, with "/" between their parts. Only the URI travels when a Storage is pickled.
-    S3 takes its endpoint and credentials from the AWS_* environment variables or AWS configuration files. A request
-    to it that fails for a moment is made again, AWS_MAX_ATTEMPTS times in all (8); PROXYCLIP_READ_TIMEOUT_S (60) is
-    how long it may be silent.
-    Every method raises FileNotFoundError or PermissionError for a key, StorageError for the storage itself and
-    ValueError for a key that would lead out of it.
+    Keys are paths relative to it, separated by "/". A pickled Storage contains only its URI.
+    S3 takes its endpoint and credentials from the AWS_* environment variables or AWS configuration files. Requests
+    to S3 that fail for a moment are retried: at most AWS_MAX_ATTEMPTS tries (default 8), each with
+    PROXYCLIP_READ_TIMEOUT_S seconds for an answer (default 60).
+    Every method raises FileNotFoundError or PermissionError if a key cannot be used, StorageError if the storage
+    does not work, and ValueError for a key that leads out of it.
     """
 
     uri: str
@@ -33,18 +33,18 @@ class Storage:
     def __post_init__(self) -> None:
         if not self.uri or "\0" in self.uri:
             raise ValueError(
-                f"storage: {public_uri(self.uri)!r} found, a path or a URI like s3://bucket/prefix wanted."
+                f"storage: {public_uri(self.uri)!r} is no place for files; use a path or a URI like s3://bucket/prefix."
             )
         uri = self.uri.removeprefix("file://")
         if "://" not in uri:
             uri = os.path.abspath(os.path.expanduser(uri))  # noqa: PTH100, PTH111  (".." goes, links stay)
         elif ":" in urlsplit(uri).netloc.rpartition("@")[0]:
             raise ValueError(
-                f"storage: {public_uri(uri)!r} found with a password in it; leave it out: credentials come from "
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or a role."
+                f"storage: {public_uri(uri)!r} contains a password; remove it. Set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or use a role."
             )
         elif not urlsplit(uri).netloc and not uri.startswith("memory:"):
-            raise ValueError(f"storage: {public_uri(uri)!r} found, a bucket after '://' wanted.")
+            raise ValueError(f"storage: {public_uri(uri)!r} names no bucket; write it after '://'.")
         object.__setattr__(self, "uri", uri if uri == "/" or uri.endswith("://") else uri.rstrip("/"))
 
     def __repr__(self) -> str:
@@ -52,37 +52,44 @@ class Storage:
 
     @property
     def local(self) -> Path | None:
-        """The folder on disk, None for an object store."""
+        """The folder on disk, or None for an object store."""
         return None if "://" in self.uri else Path(self.uri)
 
     def read(self, key: str) -> bytes:
         return self._at(key).read(key)
 
     def open(self, key: str) -> BinaryIO:
-        """The file to read and seek in, for readers that need a part of it."""
+        """Open a file to read parts of it."""
         return self._at(key).open(key)
 
     def write(self, key: str, data: bytes) -> None:
-        """Put a file in place, whole or not at all; replaces one that is there."""
+        """Write a whole file or nothing. An existing file is replaced."""
         self._at(key).write(key, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put a file in place unless there is one. Of several at once exactly one succeeds: True for that one.
+        """Write a file unless it exists. Returns True if it was written; of several writers exactly one gets True.
 
-        An object store can lose the answer to a try that got through. So there it is also True where these very
-        bytes are found in place, whoever put them.
+        In an object store, also True if the existing file has the same content: the answer to a successful try can
+        get lost, and then nobody can tell who wrote it.
         """
         return self._at(key).create(key, data)
 
+    def check_writable(self) -> None:
+        """Raise StorageError or PermissionError if files cannot be created here, and leave nothing behind.
+
+        A store that does not support conditional writes is refused too: `create` could overwrite files there.
+        """
+        (Disk(self.local) if self.local else remote(self.uri, os.getpid())).check_writable()
+
     def delete(self, key: str) -> None:
-        """Remove a file; one that is not there is fine."""
+        """Remove a file. A missing file is no error."""
         self._at(key).delete(key)
 
     def stat(self, key: str) -> Entry:
         return self._at(key).stat(key)
 
     def exists(self, key: str) -> bool:
-        """Whether there is a file of this name; a folder is none."""
+        """Whether this is a file. A folder is not."""
         try:
             self.stat(key)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -90,11 +97,11 @@ class Storage:
         return True
 
     def list(self, folder: str = "") -> Iterator[Entry]:
-        """All files below `folder`, however deep, sorted by key. Nothing where there is no such folder."""
+        """All files below `folder` at any depth, sorted by key. Empty if the folder does not exist."""
         where = self._at(folder or ".")
         yield from sorted(where.list(folder.strip("/")))
 
     def _at(self, key: str) -> Disk | Remote:
         if not key or key.startswith("/") or "\0" in key or ".." in key.split("/"):
-            raise ValueError(f"storage: key {key!r} found, a relative path without '..' wanted.")
+            raise ValueError(f"storage: the key {key!r} leads out of the storage; use a relative path without '..'.")
         return Disk(self.local) if self.local else remote(self.uri, os.getpid())

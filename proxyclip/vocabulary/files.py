@@ -1,11 +1,11 @@
-"""Vocabularies as people write them down: text, JSON, YAML, embeddings in safetensors, and the bundled ones."""
+"""Vocabularies as people write them: text, JSON, YAML, embeddings in safetensors, and the bundled ones."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from proxyclip.vocabulary.checks import VocabularyError, check_text, shown
+from proxyclip.vocabulary.checks import VocabularyError, check_classes, check_text, class_place, line_place, shown
 
 _VOCABULARY_KEYS = ("name", "classes", "background", "palette")
 _CLASS_KEYS = ("name", "queries", "synonyms", "color")
@@ -27,61 +27,84 @@ def bundled() -> dict[str, Any]:
 
 
 def read_utf8(path: Path) -> str:
-    """A text file, with or without a BOM, its line ends as they are."""
+    """A text file, with or without a BOM; its line ends stay as they are."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise VocabularyError(f"cannot be read: {error.strerror or error}.") from error
+        raise VocabularyError(f"the file cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise VocabularyError(f"is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+        raise VocabularyError(f"the file is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
 
 
-def split_classes(text: str) -> list[list[str]]:
-    """One class per line, its names apart by ";"; empty lines at the end and one ";" per line end do not count."""
+def classes_of_text(text: str) -> list[tuple[str, ...]]:
+    """The names of each class: one class per line, names separated by ";".
+
+    Empty lines at the end and one ";" at the end of a line do not count.
+    """
     classes = []
-    for number, line in enumerate(re.split("\r\n|\r|\n", text.removeprefix("\ufeff").rstrip()), start=1):
-        names = [name.strip() for name in line.strip().removesuffix(";").split(";")]
+    for index, line in enumerate(re.split("\r\n|\r|\n", text.removeprefix("\ufeff").rstrip())):
+        names = tuple(name.strip() for name in line.strip().removesuffix(";").split(";"))
+        if names == ("",):
+            raise VocabularyError(
+                "the line is empty; write a class there or remove the line (line numbers set mask values).",
+                line_place(index),
+            )
         if not all(names):
-            found = "is empty" if names == [""] else f'("{line.strip()}") has an empty name'
-            raise VocabularyError(f"line {number} {found}; name it or remove it (lines are mask values, in order).")
+            raise VocabularyError(f'"{line.strip()}" has an empty name; write a name or remove it.', line_place(index))
         classes.append(names)
+    check_classes([names[0] for names in classes], classes, line_place)
     return classes
+
+
+def classes_of_names(names: Iterable[str | Sequence[str]]) -> list[tuple[str, ...]]:
+    """The names of each class: a name alone, or a list of a name and its synonyms."""
+    return [_names_of_class(entry, class_place(index)) for index, entry in enumerate(names)]
+
+
+def _names_of_class(entry: Any, place: str) -> tuple[str, ...]:
+    if isinstance(entry, (list, tuple)):
+        if not entry:
+            raise VocabularyError("the list is empty; write a name or remove it.", place)
+        return tuple(entry)
+    check_text(entry, "the name", place)
+    return (entry,)
 
 
 def parse(path: Path) -> Any:
     """The values of a .json, .yaml or .yml file."""
     suffix = path.suffix.lower()
     if suffix not in (".json", ".yaml", ".yml"):
-        raise VocabularyError(f'has the suffix "{suffix}"; a vocabulary is .txt, .json, .yaml or .yml.')
+        raise VocabularyError(f'a vocabulary file ends in .txt, .json, .yaml or .yml, not in "{suffix}"; rename it.')
     text = read_utf8(path)
     if suffix == ".json":
         try:
             return json.loads(text)
         except json.JSONDecodeError as error:
-            raise VocabularyError(f"is not JSON: {error}.") from error
+            problem = f"the file is not valid JSON: {error.msg} (column {error.colno})."
+            raise VocabularyError(problem, f"line {error.lineno}") from error
     import yaml
 
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise VocabularyError(f"is not YAML: {error}") from error
+        raise VocabularyError(f"the file is not valid YAML: {error}") from error
 
 
-def read_fields(data: Any, name: str) -> dict[str, Any]:
-    """The fields of a Vocabulary from parsed JSON or YAML; `name` where the data holds none."""
+def fields_of_json(data: Any, name: str) -> dict[str, Any]:
+    """The fields of a Vocabulary from parsed JSON or YAML; `name` is used if the data has none."""
     if isinstance(data, list):
         data = {"classes": data}
     if not isinstance(data, Mapping) or not isinstance(data.get("classes"), list):
         raise VocabularyError(
-            f'a vocabulary is a list of classes, or a mapping with that list as "classes"; found {shown(data)}.'
+            f'a vocabulary is a list of classes, or a mapping with that list as "classes"; this is {shown(data)}.'
         )
-    _check_keys(data, _VOCABULARY_KEYS, "the vocabulary")
-    rows = [_read_class(entry, index) for index, entry in enumerate(data["classes"])]
+    _check_keys(data, _VOCABULARY_KEYS, "")
+    rows = [_read_class(entry, class_place(index)) for index, entry in enumerate(data["classes"])]
     palette = data.get("palette")
     colours = [colour for _, _, colour in rows if colour is not None]
     if colours:
         if palette is not None:
-            raise VocabularyError('the vocabulary has both "palette" and classes with "color"; keep one.')
+            raise VocabularyError('the vocabulary has a "palette" and also classes with a "color"; keep one of both.')
         if len(colours) != len(rows):
             raise VocabularyError(f'{len(colours)} of {len(rows)} classes have a "color"; give it to all or none.')
         palette = colours
@@ -94,37 +117,33 @@ def read_fields(data: Any, name: str) -> dict[str, Any]:
     }
 
 
-def _read_class(entry: Any, index: int) -> tuple[str, tuple[str, ...], Any]:
+def _read_class(entry: Any, place: str) -> tuple[str, tuple[str, ...], Any]:
     """Label, queries and colour of one entry of "classes"."""
-    where = f"class {index}"
-    if isinstance(entry, (list, tuple)):
-        if not entry:
-            raise VocabularyError(f"{where} is an empty list; name it or remove it.")
-        return entry[0], tuple(entry), None
     if not isinstance(entry, Mapping):
-        check_text(entry, where)
-        return entry, (entry,), None
-    _check_keys(entry, _CLASS_KEYS, where)
+        names = _names_of_class(entry, place)
+        return names[0], names, None
+    _check_keys(entry, _CLASS_KEYS, place)
     if "name" not in entry:
-        raise VocabularyError(f'{where} ({shown(dict(entry))}) has no "name"; add it.')
+        raise VocabularyError(f'{shown(dict(entry))} has no "name"; add it.', place)
     label, queries, synonyms = entry["name"], entry.get("queries"), entry.get("synonyms")
     if queries is not None and synonyms is not None:
         raise VocabularyError(
-            f'{where} ("{label}") has both "queries" and "synonyms"; keep "queries" (exactly these) '
-            'or "synonyms" (the name and these).'
+            f'"{label}" has both "queries" and "synonyms"; keep one of them. '
+            '"synonyms" are added to the name; "queries" replace it.',
+            place,
         )
-    for key, names in (("queries", queries), ("synonyms", synonyms)):
-        if names is not None and not isinstance(names, (list, tuple)):
-            raise VocabularyError(f'"{key}" of {where} ("{label}") is {shown(names)}; give a list of names.')
+    for key, value in (("queries", queries), ("synonyms", synonyms)):
+        if value is not None and not isinstance(value, (list, tuple)):
+            raise VocabularyError(f'"{key}" of "{label}" is {shown(value)}; give a list of names.', place)
     return label, tuple(queries) if queries is not None else (label, *(synonyms or ())), entry.get("color")
 
 
-def _check_keys(mapping: Mapping[Any, Any], known: Sequence[str], where: str) -> None:
+def _check_keys(mapping: Mapping[Any, Any], known: Sequence[str], place: str) -> None:
     for key in mapping:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
-            meant = f'; did you mean "{close[0]}"?' if close else "."
-            raise VocabularyError(f'{where} has the unknown key "{key}"{meant} Known: {", ".join(known)}.')
+            meant = f' Did you mean "{close[0]}"?' if close else ""
+            raise VocabularyError(f'unknown key "{key}".{meant} Keys: {", ".join(known)}.', place)
 
 
 def read_embeddings(path: Path) -> npt.NDArray[np.floating]:
@@ -136,8 +155,10 @@ def read_embeddings(path: Path) -> npt.NDArray[np.floating]:
             names = list(file.keys())
             if len(names) != 1 and "embeddings" not in names:
                 raise VocabularyError(
-                    f'holds the tensors {shown(names)}; it should hold one, or one named "embeddings".'
+                    f'the file has the tensors {shown(names)}; save a single tensor, or name one "embeddings".'
                 )
             return file.get_tensor("embeddings" if "embeddings" in names else names[0])
     except (OSError, SafetensorError, TypeError) as error:  # TypeError: a type that numpy lacks, such as bfloat16
-        raise VocabularyError(f"cannot be read as safetensors ({error}); save float32 with save_file.") from error
+        raise VocabularyError(
+            f"the file cannot be read as safetensors ({error}); save float32 with save_file."
+        ) from error

@@ -1,8 +1,8 @@
-"""Vocabularies: the classes of a mask, the queries that find them, and where both are read from.
+"""Vocabulary: the classes of a mask and the queries that find them.
 
-A class has a label and one or more queries. Its position is its value in the masks, counted from 0; all
-positions in errors are counted the same way (only lines of a text file are counted from 1). Queries go to
-the text tower as written. Of all its queries a class takes the strongest, and a tie goes to the lower class.
+A class has a label and one or more queries. Its index, counted from 0, is its value in the masks; errors count
+classes and queries the same way, and only the lines of a text file from 1. Queries go to the text tower as written.
+A class scores as its strongest query does; of classes with equal scores, the one with the lowest index wins.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from proxyclip.vocabulary import checks, files
 from proxyclip.vocabulary.checks import VocabularyError
 from proxyclip.vocabulary.palette import default_palette
 
-MAX_CLASSES = 65_535  # a 16-bit mask holds classes 0..65534; 65535 is ignore
+MAX_CLASSES = 65_535  # a 16-bit mask has the values 0..65534 for classes; 65535 is ignore
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Vocabulary:
     """K classes and their Q queries; the queries of one class are contiguous.
 
-    class_names: K labels, different from one another (case and outer blanks aside).
-    class_queries: per class its queries, at least one. Two classes may share a query (published lists do):
+    class_names: K different labels; case and outer blanks do not make a difference.
+    class_queries: one or more queries for each class. Two classes may share a query (published lists do):
         see `shared_queries`.
-    background: the class given to pixels that no other class claims, or None.
+    background: the class of pixels that no other class claims, or None.
     palette: K colours (red, green, blue), 0..255, or None for the default palette.
-    embeddings: (Q, D) text embeddings that replace a text tower, one row per query; scaled to unit length.
-    Raises VocabularyError when any of this does not hold.
+    embeddings: (Q, D) text embeddings used instead of a text tower, one row per query; scaled to unit length.
+    Raises VocabularyError if any of this does not hold.
     """
 
     name: str
@@ -52,15 +52,14 @@ class Vocabulary:
         checks.check_text(self.name, "the name of the vocabulary")
         if not 1 <= len(self.class_names) <= MAX_CLASSES:
             raise VocabularyError(
-                f"the vocabulary has {len(self.class_names)} classes; give it 1 to {MAX_CLASSES} (masks have 16 bits)."
+                f"the vocabulary has {len(self.class_names)} classes; a vocabulary has 1 to {MAX_CLASSES} classes."
             )
         if len(self.class_queries) != len(self.class_names):
             raise VocabularyError(
-                f"{len(self.class_names)} class names but {len(self.class_queries)} lists of queries; give one each."
+                f"there are {len(self.class_names)} class names but {len(self.class_queries)} lists of queries; "
+                "give one list per class."
             )
-        checks.check_class_names(self.class_names)
-        for index, queries in enumerate(self.class_queries):
-            checks.check_queries(queries, f'class {index} ("{self.class_names[index]}")')
+        checks.check_classes(self.class_names, self.class_queries)
         checked = {
             "class_names": tuple(self.class_names),
             "class_queries": tuple(tuple(queries) for queries in self.class_queries),
@@ -93,14 +92,14 @@ class Vocabulary:
 
     @property
     def colours(self) -> npt.NDArray[np.uint8]:
-        """(K, 3) uint8 RGB: the palette, or one of colours that are told apart at a glance."""
+        """(K, 3) uint8 RGB: the palette, or the default one."""
         return default_palette(self.num_classes) if self.palette is None else np.array(self.palette, dtype=np.uint8)
 
     @property
     def shared_queries(self) -> dict[str, tuple[int, ...]]:
-        """Queries of more than one class, casefolded, with their classes.
+        """Queries that belong to several classes, in lower case, with the indices of these classes.
 
-        Without embeddings of their own such queries score alike, so the lowest of the classes wins there.
+        A shared query scores the same in each of its classes, unless the vocabulary brings its own embeddings.
         """
         owners: dict[str, list[int]] = {}
         for index, queries in enumerate(self.class_queries):
@@ -112,7 +111,7 @@ class Vocabulary:
     def fingerprint(self) -> str:
         """16 hex digits over all that can change a result: labels and queries in order, background, embeddings.
 
-        Not over the vocabulary's name and palette. The same in every process and on every machine.
+        The vocabulary's name and palette do not count. It is the same in every process and on every machine.
         """
         content = json.dumps([self.class_names, self.class_queries, self.background])
         digest = hashlib.sha256(content.encode())
@@ -135,7 +134,7 @@ class Vocabulary:
         return f"Vocabulary({self.name!r}, {self.num_classes} classes, {self.num_queries} queries{extras})"
 
     def to_json(self) -> dict[str, Any]:
-        """The vocabulary as JSON values, as `from_json` and `from_file` read it; embeddings are not part of it."""
+        """The vocabulary as JSON values that `from_json` reads. Embeddings are not included."""
         classes = zip(self.class_names, self.class_queries, strict=True)
         return {
             "name": self.name,
@@ -148,11 +147,11 @@ class Vocabulary:
     def from_json(cls, data: Any, *, name: str = "custom") -> Vocabulary:
         """Read parsed JSON or YAML: {"name", "classes", "background", "palette"}, or the list of classes alone.
 
-        A class is a name; or [name, synonym, ...]; or {"name", "synonyms"}: the name and these are the queries;
-        or {"name", "queries"}: exactly these are the queries. A mapping may hold a "color" [r, g, b] (all classes
-        or none, in place of "palette"). "background" is a class name or its index.
+        A class is a name; or a list [name, synonym, ...]; or a mapping with a "name". In a mapping, "synonyms" are
+        added to the name, "queries" replace it, and "color" is [r, g, b] (for all classes or none, instead of
+        "palette"). "background" is the name or the index of a class.
         """
-        return cls(**files.read_fields(data, name))
+        return cls(**files.fields_of_json(data, name))
 
     @classmethod
     def from_names(
@@ -160,52 +159,57 @@ class Vocabulary:
     ) -> Vocabulary:
         """Classes from their names; a list is one class with synonyms: ["sky", ["horse", "pony"]]."""
         if isinstance(names, str):
-            raise VocabularyError(f'from_names wants a list of names, found the text "{names}"; write ["{names}"].')
-        return cls.from_json({"classes": list(names), "background": background}, name=name)
+            raise VocabularyError(f'from_names takes a list of names, not the text "{names}"; write ["{names}"].')
+        return cls._of(files.classes_of_names(names), name, background)
 
     @classmethod
     def from_text(cls, text: str | Path, *, name: str = "custom", background: str | int | None = None) -> Vocabulary:
-        """One class per line, synonyms apart by ";", the first one the label. A Path is read, a str is the text.
+        """One class per line: its label, then its synonyms, separated by ";". A Path is read; a str is the text itself.
 
-        Blanks around names, a trailing ";", a BOM, any line ends and empty lines at the end do not matter.
+        Blanks around names, a ";" at the end of a line, a BOM, the kind of line ends and empty lines at the end do
+        not matter.
         """
         if isinstance(text, Path):
-            text = files.read_utf8(text)
-        elif re.fullmatch(r"\s*\S+\.txt\s*", text):
-            raise VocabularyError(f'from_text wants the text itself; to read the file "{text}" call from_file.')
-        return cls.from_names(files.split_classes(text), name=name, background=background)
+            with checks.reading(text):
+                return cls._of(files.classes_of_text(files.read_utf8(text)), name, background)
+        if re.fullmatch(r"\s*\S+\.txt\s*", text):
+            raise VocabularyError(f'from_text takes the text itself; to read the file "{text}", call from_file.')
+        return cls._of(files.classes_of_text(text), name, background)
+
+    @classmethod
+    def _of(cls, classes: list[tuple[str, ...]], name: str, background: str | int | None) -> Vocabulary:
+        """Classes whose first query is their label."""
+        return cls(name, tuple(queries[0] for queries in classes), tuple(classes), background)  # type: ignore[arg-type]
 
     @classmethod
     def from_file(cls, path: str | Path, embeddings: str | Path | None = None) -> Vocabulary:
         """Read .txt (see `from_text`), .json or .yaml (see `from_json`), UTF-8; `embeddings`: see `with_embeddings`.
 
-        The file's stem is the name unless the file holds one.
+        If the file has no name for the vocabulary, the file's name without its suffix is used.
         """
         path = Path(path)
-        try:
-            if path.suffix.lower() == ".txt":
-                vocabulary = cls.from_text(path, name=path.stem)
-            else:
+        if path.suffix.lower() == ".txt":
+            vocabulary = cls.from_text(path, name=path.stem)
+        else:
+            with checks.reading(path):
                 vocabulary = cls.from_json(files.parse(path), name=path.stem)
-        except VocabularyError as error:
-            raise VocabularyError(f"{path}: {error}") from error
         return vocabulary if embeddings is None else vocabulary.with_embeddings(embeddings)
 
     @classmethod
     def from_name(cls, name: str) -> Vocabulary:
         """One of `bundled_names()`, the classes and queries of the published benchmarks."""
         if name not in bundled_names():
-            raise VocabularyError(f'there is no bundled vocabulary "{name}"{_suggestion(name)}')
+            raise VocabularyError(f'there is no bundled vocabulary "{name}".{_suggestion(name)}')
         return cls.from_json(files.bundled()[name], name=name)
 
     @classmethod
     def load(cls, spec: str | Path, embeddings: str | Path | None = None) -> Vocabulary:
-        """A bundled vocabulary by its name, or else one from a file; the door for command lines."""
+        """A bundled vocabulary by its name, or else a file. Command lines use this."""
         if str(spec) in bundled_names():
             vocabulary = cls.from_name(str(spec))
             return vocabulary if embeddings is None else vocabulary.with_embeddings(embeddings)
         if not Path(spec).is_file():
-            raise VocabularyError(f'"{spec}" is neither a bundled vocabulary nor a file{_suggestion(str(spec))}')
+            raise VocabularyError(f'"{spec}" is neither a bundled vocabulary nor a file.{_suggestion(str(spec))}')
         return cls.from_file(spec, embeddings)
 
     def with_embeddings(self, embeddings: str | Path | npt.NDArray[np.floating]) -> Vocabulary:
@@ -215,14 +219,12 @@ class Vocabulary:
         """
         if isinstance(embeddings, np.ndarray):
             return dataclasses.replace(self, embeddings=embeddings)
-        try:
+        with checks.reading(embeddings):
             return dataclasses.replace(self, embeddings=files.read_embeddings(Path(embeddings)))
-        except VocabularyError as error:
-            raise VocabularyError(f"{embeddings}: {error}") from error
 
 
 def ignore_label(num_classes: int) -> int:
-    """The mask value of pixels without a label: 255 with up to 255 classes (8-bit masks), else 65535 (16-bit)."""
+    """The mask value of pixels without a label: 255 for up to 255 classes (8-bit masks), else 65535 (16-bit)."""
     return 255 if num_classes <= 255 else 65535
 
 
@@ -233,5 +235,5 @@ def bundled_names() -> tuple[str, ...]:
 
 def _suggestion(name: str) -> str:
     close = difflib.get_close_matches(name.lower(), bundled_names(), n=3)
-    meant = f"; did you mean {' or '.join(close)}?" if close else "."
-    return f"{meant} Bundled: {', '.join(bundled_names())}. A file is .txt, .json or .yaml."
+    meant = f" Did you mean {' or '.join(close)}?" if close else ""
+    return f"{meant} Bundled: {', '.join(bundled_names())}. Files end in .txt, .json or .yaml."

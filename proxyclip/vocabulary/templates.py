@@ -1,10 +1,10 @@
-"""The prompt templates around a query: text towers were trained on captions, not on bare nouns."""
+"""Prompt templates: text towers are trained on captions, so a query is put into many of them."""
 
 from __future__ import annotations
 
-# The 80 templates that CLIP's authors chose for ImageNet, in their order. "{}" takes the query as written.
-# The text embedding of a query is the mean over all of them (unit length before and after); the published
-# figures of every method in this package were measured with this list.
+# The 80 templates that CLIP's authors chose for ImageNet, in their order; "{}" stands for the query. The text
+# embedding of a query is the mean over all of them (unit length before and after). The published figures of every
+# method in this package are measured with this list.
 IMAGENET_TEMPLATES: tuple[str, ...] = (
     "a bad photo of a {}.",
     "a photo of many {}.",

@@ -2,31 +2,21 @@ import os
 import subprocess
 import sys
 import time
-import uuid
 
 import pytest
 from outputs import files, images, run
 
 from proxyclip import cli
-from proxyclip.dataset import commits as module
-from proxyclip.dataset.commits import commit_key
+from proxyclip.dataset.layout import commit_key
 from proxyclip.dataset.upkeep.clean import clean
 from proxyclip.dataset.upkeep.verify import verify
 from proxyclip.storage.store import Storage
 
-
-@pytest.fixture(autouse=True)
-def short_segments(monkeypatch):
-    monkeypatch.setattr(module, "SHARDS_PER_SEGMENT", 3)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power is cut here
+pytestmark = pytest.mark.usefixtures("short_segments")
 
 
-@pytest.fixture(params=["disk", "s3"])
-def output(request, tmp_path):
-    if request.param == "disk":
-        storage = Storage(str(tmp_path / "out"))
-    else:
-        storage = Storage(request.getfixturevalue("s3").uri(f"bucket/{uuid.uuid4().hex}"))
+@pytest.fixture
+def output(storage):
     run(storage, images(15))
     return storage
 
@@ -103,4 +93,4 @@ def test_the_command_removes_says_how_much_and_refuses_nonsense(output, monkeypa
     assert "removed, 5 bytes." in command("--older-than-h", "0")[1].out
     assert not output.exists(ORPHANS[0])
     code, said = command("--older-than-h", "-1")
-    assert (code, "0 or more hours wanted" in said.err) == (2, True)
+    assert (code, "--older-than-h is -1; give 0 or more hours" in said.err) == (2, True)

@@ -17,8 +17,10 @@ from PIL import Image
 
 from proxyclip.config import WindowConfig
 from proxyclip.demo.scenes import draw_scene
-from proxyclip.images.readers import DecoderPool
-from proxyclip.images.reading import MAX_PIXELS, MAX_SIDE, ImageError, ResizedImage, decode_image, resized_hw
+from proxyclip.images.errors import ImageError
+from proxyclip.images.readers import ReaderPool
+from proxyclip.images.reading import MAX_PIXELS, MAX_SIDE, read_pixels
+from proxyclip.images.sizes import ResizedImage, resized_hw
 from proxyclip.pipeline.cluster import cluster
 from proxyclip.pipeline.run import label
 
@@ -145,7 +147,7 @@ def saved(tmp_path: Path, index: int) -> Path:
     return path
 
 
-def outcome(pool: DecoderPool, data: bytes) -> tuple[str, str] | ResizedImage:
+def outcome(pool: ReaderPool, data: bytes) -> tuple[str, str] | ResizedImage:
     try:
         return pool.read(data)
     except ImageError as error:
@@ -154,14 +156,14 @@ def outcome(pool: DecoderPool, data: bytes) -> tuple[str, str] | ResizedImage:
 
 def test_the_unchanged_files_are_images():
     for _, data in originals():
-        assert sorted(decode_image(data).shape) == [3, 72, 96]
+        assert sorted(read_pixels(data).shape) == [3, 72, 96]
 
 
 @pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_mutated_files_are_decoded_or_fail_the_same_way_each_time(tmp_path, count):
     print(f"seed {SEED}, {count} mutations of {len(originals())} files")
     seen: dict[str, int] = {}
-    pool = DecoderPool(2, WINDOWS, timeout_s=60)
+    pool = ReaderPool(2, WINDOWS, timeout_s=60)
 
     def file(index: int) -> str:
         return f"{saved(tmp_path, index)}, seed {SEED}"

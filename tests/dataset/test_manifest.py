@@ -1,37 +1,24 @@
-import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from proxyclip.dataset import plan as module
-from proxyclip.dataset.manifest import Manifest, RecipeMismatch, Totals
+from proxyclip.dataset.layout import CLASS_STATS, plan_key
+from proxyclip.dataset.manifest import Manifest, Totals
 from proxyclip.dataset.plan import ShardRange
-from proxyclip.dataset.shards import Failure, LabelledImage, read_masks, write_shard
+from proxyclip.dataset.rows import Failure, LabelledImage
+from proxyclip.dataset.shards import read_masks, write_shard
 from proxyclip.images.listing import ImageRef
-from proxyclip.storage.store import Storage
-
-RECIPE = {"decode": {"ignore_below": 0.3, "logit_scale": 40.0}, "version": 1}
 
 
 @pytest.fixture
-def manifest(tmp_path):
-    return Manifest(Storage(str(tmp_path / "out")))
+def manifest(disk):
+    return Manifest(disk)
 
 
 def refs(count, size_bytes=10, start=0, etag="1"):
     return [ImageRef(f"{number:05d}.jpg", size_bytes, etag) for number in range(start, start + count)]
-
-
-def planned(manifest):
-    return {
-        shard: [ref.uri for ref in images]
-        for part in manifest.plan_parts()
-        for shard, images in manifest.read_plan(
-            part.part, range(part.first_shard, part.first_shard + part.num_shards)
-        ).items()
-    }
 
 
 def commit(manifest, shard, labelled=1, failed=0):
@@ -40,61 +27,6 @@ def commit(manifest, shard, labelled=1, failed=0):
     ]
     failures = [Failure(f"{shard}/f{n}", "decode", "empty", "no bytes") for n in range(failed)]
     write_shard(manifest.storage, shard, images, failures, ["sky", "tree", "horse"])
-
-
-def test_the_same_run_begins_again_and_writes_nothing(manifest):
-    assert manifest.recipe() is None
-    manifest.begin("/data", RECIPE, "f1", {"torch": "1"})
-    before = manifest.storage.read("run.json")
-    manifest.begin("/data/", RECIPE, "f1", {"torch": "2"})
-    assert manifest.storage.read("run.json") == before
-    assert manifest.recipe() == RECIPE
-
-
-def test_another_recipe_is_refused_with_every_difference_named(manifest):
-    manifest.begin("/data", RECIPE, "f1")
-    other = {"decode": {"ignore_below": 0.0, "logit_scale": 40.0}, "version": 1, "model": {"proxy": None}}
-    with pytest.raises(RecipeMismatch) as caught:
-        manifest.begin("s3://elsewhere/data", other, "f2")
-    assert caught.value.differences == (
-        "input: this run has 's3://elsewhere/data', the output was made with '/data'",
-        "decode.ignore_below: this run has 0.0, the output was made with 0.3",
-        "model.proxy: this run has None, the output was made with 'nothing'",
-    )
-    assert "use another --output or the old setting" in str(caught.value)
-
-
-def test_a_fingerprint_that_differs_alone_is_named(manifest):
-    manifest.begin("/data", RECIPE, "f1")
-    with pytest.raises(RecipeMismatch, match="fingerprint: this run has 'f2'"):
-        manifest.begin("/data", RECIPE, "f2")
-
-
-def test_a_newer_output_is_refused(manifest):
-    manifest.begin("/data", RECIPE, "f1")
-    record = json.loads(manifest.storage.read("run.json")) | {"schema_version": 99}
-    manifest.storage.write("run.json", json.dumps(record).encode())
-    with pytest.raises(ValueError, match=r"schema_version 99 found in run.json, 1 wanted"):
-        manifest.begin("/data", RECIPE, "f1")
-
-
-def test_the_record_holds_no_credentials_and_no_times(manifest):
-    manifest.begin("s3://bucket/images?token=secret", RECIPE, "f1")
-    record = json.loads(manifest.storage.read("run.json"))
-    assert record["input"] == "s3://bucket/images"
-    assert sorted(record) == ["fingerprint", "input", "packages", "recipe", "schema_version"]
-
-
-def test_of_two_recipes_begun_at_once_one_is_refused(manifest):
-    def begin(name):
-        try:
-            manifest.begin("/data", {"name": name}, name)
-        except RecipeMismatch:
-            return False
-        return True
-
-    with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(begin, ["one", "two"])) == [False, True]
 
 
 def test_pending_is_what_is_planned_and_not_committed(manifest, monkeypatch):
@@ -121,14 +53,14 @@ def test_class_statistics_are_exact_and_repeat_to_the_byte(manifest):
     for shard in range(3):
         commit(manifest, shard, labelled=2, failed=1)
     stats = manifest.write_class_stats()
-    data = manifest.storage.read("class_stats.parquet")
+    data = manifest.storage.read(CLASS_STATS)
     assert [(stat.index, stat.name, stat.images, stat.pixels, stat.mean_confidence) for stat in stats] == [
         (0, "sky", 6, 36, 0.5),
         (1, "tree", 6, 18, 1.0),
     ]
     assert stats[0].share == 36 / 54
     manifest.write_class_stats()
-    assert manifest.storage.read("class_stats.parquet") == data
+    assert manifest.storage.read(CLASS_STATS) == data
 
 
 def label_all(manifest):
@@ -163,13 +95,13 @@ def test_dead_rows_count_nowhere(manifest):
     assert sum(stat.share for stat in stats.values()) == pytest.approx(1)
 
 
-def test_the_readme_says_how_plain_readers_drop_dead_rows(manifest, tmp_path, monkeypatch):
+def test_the_docs_say_how_plain_readers_drop_dead_rows(manifest, tmp_path, monkeypatch):
     manifest.extend_plan(refs(25), 4)
     label_all(manifest)
     manifest.extend_plan([ImageRef("00001.jpg", 11, "1"), *refs(17, start=2)], 4)
     label_all(manifest)
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    (snippet,) = re.findall(r"```python\n(from pathlib[^`]*)```", readme)
+    page = (Path(__file__).resolve().parents[2] / "docs" / "output.md").read_text()
+    (snippet,) = re.findall(r"```python\n(from pathlib[^`]*)```", page)
     (tmp_path / "labels").symlink_to(tmp_path / "out")
     monkeypatch.chdir(tmp_path)
     found: list[str] = []
@@ -203,7 +135,7 @@ def test_a_run_without_labels_has_empty_statistics(manifest):
 
 def test_a_part_that_was_lost_is_named(manifest):
     manifest.extend_plan(refs(1))
-    manifest.storage.write("plan/00002.parquet", manifest.storage.read("plan/00000.parquet"))
+    manifest.storage.write(plan_key(2), manifest.storage.read(plan_key(0)))
     manifest.storage.write("plan/notes.txt", b"not ours")
     with pytest.raises(FileNotFoundError, match=r"plan/00001.parquet"):
         manifest.pending()

@@ -1,12 +1,16 @@
 import contextlib
 import dataclasses
+import random
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from proxyclip.dataset import plan as module
-from proxyclip.dataset.plan import Plan, PlanSummary, ShardRange, waves
+from proxyclip.dataset.layout import plan_key
+from proxyclip.dataset.plan import Plan, PlanRow, PlanSummary, ShardRange, waves
 from proxyclip.images.listing import ImageRef
 from proxyclip.storage.store import Storage
 
@@ -96,11 +100,9 @@ def test_dead_rows_are_told_from_the_foot_of_a_part(plan, monkeypatch):
     extend(plan, refs(10))
     extend(plan, refs(9))
     read = []
-    monkeypatch.setattr(
-        plan, "_table", lambda part, columns, real=plan._table: read.append(part) or real(part, columns)
-    )
+    monkeypatch.setattr(Storage, "read", lambda self, key, real=Storage.read: read.append(key) or real(self, key))
     assert plan.dead() == {2: {"00009.jpg"}}
-    assert read == [1]
+    assert read == [plan_key(1)]
 
 
 def test_a_large_plan_has_several_parts(plan, monkeypatch):
@@ -127,19 +129,19 @@ def test_planning_that_was_killed_between_two_parts_ends_in_the_same_bytes(tmp_p
     monkeypatch.setattr(module, "SHARDS_PER_PART", 3)
     monkeypatch.setattr(module, "REMOVED_PER_PART", 2)
     plain, killed = Plan(Storage(str(tmp_path / "plain"))), Plan(Storage(str(tmp_path / "killed")))
-    create, calls = Plan._create, []
+    create, calls = Storage.create, []
 
-    def dies(self, part, rows, first_shard, num_shards):
-        calls.append(part)
+    def dies(self, key, data):
+        calls.append(key)
         if len(calls) > after:
             raise KeyboardInterrupt
-        return create(self, part, rows, first_shard, num_shards)
+        return create(self, key, data)
 
     for number in range(4):
         extend(plain, _history(number), 3)
         calls.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(Plan, "_create", dies)
+            patch.setattr(Storage, "create", dies)
             with contextlib.suppress(KeyboardInterrupt):  # the last parts may fit
                 extend(killed, _history(number), 3)
         extend(killed, _history(number), 3)
@@ -155,6 +157,69 @@ def test_each_image_has_one_row_that_lives_whatever_happened(plan, monkeypatch):
         dead = plan.dead()
         left = [uri for shard, uris in planned(plan).items() for uri in uris if uri not in dead.get(shard, ())]
         assert sorted(left) == sorted(live(plan)) == [ref.uri for ref in _history(number)]
+
+
+def cut_by_the_first_version(changes, shard, shard_size, max_shard_bytes):
+    """The rows of the plan's parts, as the code of the first outputs cut them."""
+    rows = []
+    shards = removed = images = size_bytes = 0
+    for uri, image, replaces in changes:
+        full = images in (0, shard_size) or (image is not None and size_bytes + image.size_bytes > max_shard_bytes)
+        if removed == module.REMOVED_PER_PART if image is None else full and shards == module.SHARDS_PER_PART:
+            yield rows
+            shard += shards
+            rows, shards, removed, images, full = [], 0, 0, 0, True
+        if image is None:
+            rows.append(PlanRow(uri, None, 0, "", replaces))
+            removed += 1
+            continue
+        if full:
+            shards, images, size_bytes = shards + 1, 0, 0
+        rows.append(PlanRow(uri, shard + shards - 1, image.size_bytes, image.etag, replaces))
+        images, size_bytes = images + 1, size_bytes + image.size_bytes
+    if rows:
+        yield rows
+
+
+def changes_between(listing, rows):
+    """What is new, changed or removed in a listing, against the newest row of each image."""
+    listed = {image.uri: image for image in listing}
+    for uri in sorted(listed.keys() | rows.keys()):
+        image, row = listed.get(uri), rows.get(uri)
+        old = None if row is None or row.shard is None else row
+        if image is None and old is not None:
+            yield uri, None, old.shard
+        elif image is not None and (old is None or (old.size_bytes, old.etag) != (image.size_bytes, image.etag)):
+            yield uri, image, old and old.shard
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_plan_is_cut_as_the_first_version_cut_it(plan, monkeypatch, seed):
+    rng = random.Random(seed)
+    monkeypatch.setattr(module, "SHARDS_PER_PART", rng.randint(1, 4))
+    monkeypatch.setattr(module, "REMOVED_PER_PART", rng.randint(1, 4))
+    shard_size, max_shard_bytes = rng.randint(1, 5), rng.randint(5, 60)
+    newest = {}
+    for _ in range(5):
+        uris = rng.sample(range(60), rng.randint(0, 60))
+        listing = [ImageRef(f"{uri:05d}.jpg", rng.randint(0, 30), rng.choice("ab")) for uri in uris]
+        before = plan.parts()
+        first_shard = before[-1].shards.stop if before else 0
+        expected = list(
+            cut_by_the_first_version(changes_between(listing, newest), first_shard, shard_size, max_shard_bytes)
+        )
+        extend(plan, listing, shard_size, max_shard_bytes)
+        found = []
+        for part in plan.parts()[len(before) :]:
+            table = pq.read_table(pa.BufferReader(plan.storage.read(plan_key(part.part))))
+            found.append([PlanRow(**row) for row in table.to_pylist()])
+            shards = {row.shard for row in found[-1]} - {None}
+            assert list(part.shards) == sorted(shards)
+            assert part.num_images == sum(row.shard is not None for row in found[-1])
+            assert part.num_superseded == sum(row.replaces is not None for row in found[-1])
+            assert (part.first_uri, part.last_uri) == (found[-1][0].uri, found[-1][-1].uri)
+        assert found == expected
+        newest |= {row.uri: row for rows in found for row in rows}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 9, 10])

@@ -1,32 +1,18 @@
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet as pq
 import pytest
 
-from proxyclip.dataset import commits as module
-from proxyclip.dataset.commits import commit_key, committed, create_commit, read_commit, read_commits, segment_key
+from proxyclip.dataset.commits import committed, create_commit, read_commit, read_commits
+from proxyclip.dataset.layout import commit_key, segment_key
 from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.rows import Failure, LabelledImage
 from proxyclip.dataset.segments import Compaction, compact, dissolve, read_sums
-from proxyclip.dataset.shards import Failure, LabelledImage, read_masks, write_shard
+from proxyclip.dataset.shards import read_masks, write_shard
 from proxyclip.storage.store import Storage
 
-
-@pytest.fixture(autouse=True)
-def short_segments(monkeypatch):
-    monkeypatch.setattr(module, "SHARDS_PER_SEGMENT", 4)
-
-
-@pytest.fixture(params=["disk", "s3"])
-def storage(request, tmp_path):
-    if request.param == "disk":
-        return Storage(str(tmp_path / "out"))
-    return Storage(request.getfixturevalue("s3").uri(f"bucket/{uuid.uuid4().hex}"))
-
-
-@pytest.fixture
-def disk(tmp_path):
-    return Storage(str(tmp_path / "out"))
+SHARDS_PER_SEGMENT = 4
+pytestmark = pytest.mark.usefixtures("short_segments")
 
 
 def write(storage, shard, mask=b"mask"):

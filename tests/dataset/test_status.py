@@ -1,49 +1,22 @@
 import os
 import time
-import uuid
 
 import pytest
-from outputs import images, label_shard, run
+from outputs import begin, images, label_pending, run
 
 from proxyclip import cli
-from proxyclip.dataset import commits as module
-from proxyclip.dataset.commits import commit_key, segment_key
-from proxyclip.dataset.manifest import Manifest, Totals
+from proxyclip.dataset.layout import commit_key, segment_key
+from proxyclip.dataset.manifest import Totals
 from proxyclip.dataset.upkeep import status as status_module
 from proxyclip.dataset.upkeep.status import status
-from proxyclip.storage.store import Storage
+
+pytestmark = pytest.mark.usefixtures("short_segments")
 
 
-@pytest.fixture(autouse=True)
-def short_segments(monkeypatch):
-    monkeypatch.setattr(module, "SHARDS_PER_SEGMENT", 3)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power is cut here
-
-
-@pytest.fixture(params=["disk", "s3"])
-def output(request, tmp_path):
-    if request.param == "disk":
-        return Storage(str(tmp_path / "out"))
-    return Storage(request.getfixturevalue("s3").uri(f"bucket/{uuid.uuid4().hex}"))
-
-
-@pytest.fixture
-def disk(tmp_path):
-    return Storage(str(tmp_path / "out"))
-
-
-def begin(storage, count):
-    manifest = Manifest(storage)
-    manifest.begin("/data", {"confidence_stride": 4}, "fingerprint")
+def planned(storage, count):
+    manifest = begin(storage)
     manifest.extend_plan(images(count), 3)
     return manifest
-
-
-def label_some(manifest, shards):
-    for task in manifest.pending():
-        for shard, uris in manifest.read_range(task):
-            if shard in shards:
-                label_shard(manifest.storage, shard, uris)
 
 
 def date_back(storage, key, seconds):
@@ -51,36 +24,36 @@ def date_back(storage, key, seconds):
     os.utime(path, (time.time() - seconds, time.time() - seconds))
 
 
-def test_a_run_that_has_just_begun_has_nothing_yet(output):
-    Manifest(output).begin("/data", {}, "fingerprint")
-    found = status(output)
+def test_a_run_that_has_just_begun_has_nothing_yet(storage):
+    begin(storage)
+    found = status(storage)
     assert found.totals == Totals(0, 0, 0, 0, 0)
     assert (found.finished, found.images_per_s, found.left_s, found.last_commit_s) == (False, None, None, None)
 
 
-def test_where_no_run_was_begun_there_is_no_status(output):
+def test_where_no_run_was_begun_there_is_no_status(storage):
     with pytest.raises(FileNotFoundError, match=r"run\.json"):
-        status(output)
+        status(storage)
 
 
-def test_a_run_in_the_middle_and_at_its_end(output):
-    manifest = begin(output, 24)
-    label_some(manifest, {0, 1, 2, 4})
+def test_a_run_in_the_middle_and_at_its_end(storage):
+    manifest = planned(storage, 24)
+    label_pending(manifest, {0, 1, 2, 4})
     manifest.compact()
-    found = status(output)
+    found = status(storage)
     assert found.totals == Totals(planned=24, labelled=10, failed=2, shards=8, committed=4)
     assert not found.finished
     assert found.last_commit_s < 60
     assert found.failures == {("decode_failed", "no image"): 2}
-    run(output, images(24))
-    found = status(output)
+    run(storage, images(24))
+    found = status(storage)
     assert found.finished
     assert found.totals.labelled + found.totals.failed == 24
 
 
 def test_the_rate_is_that_of_the_last_hour_of_work(disk):
-    manifest = begin(disk, 30)
-    label_some(manifest, {0, 1, 3, 4, 6})
+    manifest = planned(disk, 30)
+    label_pending(manifest, {0, 1, 3, 4, 6})
     for shard, age_s in ((0, 90_000), (1, 80_000), (3, 70), (4, 40), (6, 10)):
         date_back(disk, commit_key(shard), age_s)
     found = status(disk)
@@ -90,8 +63,8 @@ def test_the_rate_is_that_of_the_last_hour_of_work(disk):
 
 
 def test_where_all_is_compacted_segments_tell_the_rate(disk):
-    manifest = begin(disk, 30)
-    label_some(manifest, range(6))
+    manifest = planned(disk, 30)
+    label_pending(manifest, range(6))
     manifest.compact()
     date_back(disk, segment_key(0), 100)
     date_back(disk, segment_key(1), 10)
@@ -116,17 +89,16 @@ def said(storage, monkeypatch, capsys):
 
 
 def test_the_command_says_it_in_words(disk, monkeypatch, capsys):
-    manifest = Manifest(disk)
-    manifest.begin("/data", {}, "fingerprint")
+    manifest = begin(disk)
     assert "nothing is planned yet" in said(disk, monkeypatch, capsys)
     manifest.extend_plan(images(24), 3)
     assert "nothing is committed yet" in said(disk, monkeypatch, capsys)
-    label_some(manifest, {0, 2})
+    label_pending(manifest, {0, 2})
     date_back(disk, commit_key(0), 3)
     text = said(disk, monkeypatch, capsys)
     assert "6 of 24 images, 2 of 8 shards; 1 images failed." in text
     assert "images/s" in text
     assert "1  decode_failed: no image" in text
-    label_some(manifest, range(8))
+    label_pending(manifest, range(8))
     manifest.write_class_stats()
     assert "Finished." in said(disk, monkeypatch, capsys)

@@ -1,5 +1,4 @@
 import io
-import os
 import re
 import uuid
 
@@ -11,12 +10,13 @@ from outputs import files, forge, forge_bytes, images, rows_of, run, with_cell
 from PIL import Image
 
 from proxyclip import cli
-from proxyclip.dataset import commits as module
-from proxyclip.dataset.commits import commit_key, read_commit, segment_key
+from proxyclip.dataset import commits
+from proxyclip.dataset.commits import read_commit
+from proxyclip.dataset.layout import commit_key, segment_key
 from proxyclip.dataset.manifest import Manifest
-from proxyclip.dataset.masks import encode_confidence, encode_mask
-from proxyclip.dataset.rows import parquet_bytes
-from proxyclip.dataset.shards import LabelledImage, write_shard
+from proxyclip.dataset.masks import confidence_to_png, mask_to_png
+from proxyclip.dataset.rows import LabelledImage, parquet_bytes
+from proxyclip.dataset.shards import write_shard
 from proxyclip.dataset.upkeep.clean import clean
 from proxyclip.dataset.upkeep.shard_check import check_shard
 from proxyclip.dataset.upkeep.verify import repair, verify
@@ -29,10 +29,7 @@ FIRST = images(21)
 THEN = [ImageRef("001.jpg", 11, "2"), *[ref for ref in images(20) if ref.uri != "001.jpg"]]
 
 
-@pytest.fixture(autouse=True)
-def short_segments(monkeypatch):
-    monkeypatch.setattr(module, "SHARDS_PER_SEGMENT", 3)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power is cut here
+pytestmark = pytest.mark.usefixtures("short_segments")
 
 
 def _output(uri):
@@ -137,28 +134,28 @@ def edit_class_stats(storage):
 
 
 BROKEN = [
-    (flip_byte, r"masks/000001-.*: \d+ bytes found that are not the \d+ bytes committed", [1]),
-    (lambda storage: flip_byte(storage, 6), r"masks/000006-.*bytes committed", [6]),
+    (flip_byte, r"masks/000001-.*: its \d+ bytes are not the \d+ bytes that were committed", [1]),
+    (lambda storage: flip_byte(storage, 6), r"masks/000006-.*bytes that were committed", [6]),
     (delete_file, r"masks/000001-.*: is missing", [1]),
     (lambda storage: delete_file(storage, 7, "stats"), r"stats/000007-.*: is missing", [7]),
     (lambda storage: delete_file(storage, 2, "failures"), r"failures/000002-.*: is missing", [2]),
-    (duplicate_image, r"masks/000006-.*'018.jpg' is there 2 times, once wanted", [6]),
-    (lose_image, r"masks/000006-.*'018.jpg' is planned for this shard, and neither", [6]),
+    (duplicate_image, r"masks/000006-.*'018.jpg' has 2 rows instead of one", [6]),
+    (lose_image, r"masks/000006-.*'018.jpg' is planned for this shard, but has no row", [6]),
     (rename_image, r"masks/000006-.*'other.jpg' is not planned for this shard", [6]),
-    (break_mask, r"masks/000006-.*'018.jpg': mask: 4 bytes found that are no whole PNG", [6]),
-    (swap_mask, r"masks/000006-.*'018.jpg': .* found", [6]),
-    (change_size, r"masks/000006-.*'018.jpg': mask of .* found, \(10, ", [6]),
-    (change_pixels, r"masks/000006-.*'018.jpg': a mask found whose pixels per class", [6]),
+    (break_mask, r"masks/000006-.*'018.jpg': mask: the 4 bytes are not a complete PNG", [6]),
+    (swap_mask, r"masks/000006-.*'018.jpg': mask has shape \(9, 6\).*the image is", [6]),
+    (change_size, r"masks/000006-.*'018.jpg': mask has shape .*the image is \(10, ", [6]),
+    (change_pixels, r"masks/000006-.*'018.jpg': the pixels per class in the mask are not", [6]),
     (edit_stats, r"stats/000006-.*not the sums of the masks", [6]),
-    (drop_column, r"masks/000006-.*columns uri, height.* found", [6]),
-    (no_parquet, r"stats/000006-.*no readable Parquet", [6]),
+    (drop_column, r"masks/000006-.*its columns .*: uri, height", [6]),
+    (no_parquet, r"stats/000006-.*is not readable as Parquet", [6]),
     (scribble_commit, r"commits/000006.json: cannot be read", [6]),
-    (unplanned_commit, r"commits/000099.json: a commit of a shard that is not planned", [99]),
-    (another_shards_commit, r"the commit of shard 6 says that it is of shard 7", [6]),
+    (unplanned_commit, r"commits/000099.json: is the commit of a shard that is not planned", [99]),
+    (another_shards_commit, r"commits/000006.json: is the commit of shard 7", [6]),
     (scribble_segment, r"commits/segment-00001.parquet: cannot be read", [3, 4, 5]),
-    (lose_row_of_segment, r"segment-00001.parquet: 2 commits found, those of shards 3 to 5 wanted", [3]),
-    (change_sums_of_segment, r"segment-00001.parquet: sums found that are not", []),
-    (edit_class_stats, r"class_stats.parquet: statistics found that are not the sums", []),
+    (lose_row_of_segment, r"segment-00001.parquet: has commits of 2 shards; .* 3 to 5", [3]),
+    (change_sums_of_segment, r"segment-00001.parquet: the sums in its footer are not", []),
+    (edit_class_stats, r"class_stats.parquet: the statistics are not the sums", []),
 ]
 
 
@@ -190,8 +187,8 @@ def test_masks_of_many_classes_are_read_as_16_bits(tmp_path):
         uri="a.jpg",
         height=2,
         width=4,
-        mask=encode_mask(mask, default_palette(300)),
-        confidence=encode_confidence(np.zeros((1, 1), np.uint8)),
+        mask=mask_to_png(mask, default_palette(300)),
+        confidence=confidence_to_png(np.zeros((1, 1), np.uint8)),
         classes=[0, 1, 255, 256, 299],
         pixels=[1, 1, 2, 1, 2],
         class_confidence=[0.5] * 5,
@@ -200,7 +197,7 @@ def test_masks_of_many_classes_are_read_as_16_bits(tmp_path):
     )
     commit = write_shard(storage, 0, [labelled], [], [str(number) for number in range(300)])
     assert check_shard(storage, 0, commit, ["a.jpg"], (), 4).problems == []
-    assert "confidence of (1, 1) found" in str(check_shard(storage, 0, commit, ["a.jpg"], (), 2).problems)
+    assert "confidence (1, 1)" in str(check_shard(storage, 0, commit, ["a.jpg"], (), 2).problems)
 
 
 def test_over_s3_the_same_holds(s3):
@@ -232,7 +229,7 @@ def test_an_output_can_be_verified_while_its_commits_are_compacted(tmp_path, mon
     monkeypatch.setattr(Manifest, "compact", lambda self: None)
     run(output, FIRST)
     monkeypatch.undo()
-    monkeypatch.setattr(module, "SHARDS_PER_SEGMENT", 3)
+    monkeypatch.setattr(commits, "SHARDS_PER_SEGMENT", 3)
     read, left = Storage.read, [True]
 
     def reading(self, key):
@@ -291,7 +288,7 @@ def test_the_command_shows_some_problems_and_counts_all(output, monkeypatch, cap
     assert "and 9 more" in said.out
     assert "8 shards with 22 images read, 19 problems." in said.out
     code, said = command(monkeypatch, capsys, "verify", output.uri, "--repair")
-    assert (code, "8 shards will be labelled anew" in said.out) == (1, True)
+    assert (code, "8 shards will be labelled again" in said.out) == (1, True)
     assert command(monkeypatch, capsys, "verify", output.uri)[0] == 0
 
 
@@ -299,4 +296,4 @@ def test_the_command_shows_some_problems_and_counts_all(output, monkeypatch, cap
 def test_a_folder_that_is_no_output_is_refused(word, tmp_path, monkeypatch, capsys):
     code, said = command(monkeypatch, capsys, word, str(tmp_path))
     assert code == 2
-    assert "no run.json found" in said.err
+    assert "there is no run.json" in said.err

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from proxyclip.evaluation import ConfusionMatrix, confusion_matrix, reduce_zero_label
+from proxyclip.evaluation.confusion import ConfusionMatrix, confusion_matrix, reduce_zero_label
 
 
 def scored(label: list[int], prediction: list[int], num_classes: int, **options: bool) -> ConfusionMatrix:
@@ -138,7 +138,7 @@ def test_other_mistakes_are_refused() -> None:
         ConfusionMatrix(0)
     with pytest.raises(ValueError, match="3 classes cannot be added to 2; use one vocabulary"):
         ConfusionMatrix(2).merge(ConfusionMatrix(3))
-    with pytest.raises(ValueError, match="label has type uint8, which does not hold ignore = 65535"):
+    with pytest.raises(ValueError, match="label has type uint8, which cannot hold the ignore value 65535"):
         reduce_zero_label(np.zeros(1, np.uint8), 65535)
     with pytest.raises(ValueError, match="label has type float64"):
         reduce_zero_label(np.zeros(1))

@@ -1,10 +1,12 @@
+"""Listing and fetching the images of an input, on disk and in a real S3 server."""
+
 import os
 import uuid
 
 import pytest
 
+from proxyclip.images.errors import ImageError
 from proxyclip.images.listing import fetch_image, input_storage, list_images
-from proxyclip.images.reading import ImageError
 from proxyclip.storage.store import Storage, StorageError
 
 
@@ -96,7 +98,7 @@ def test_a_missing_input_is_told_from_one_without_images(uri):
 
 def test_a_file_that_is_no_image_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"notes.txt is a file, but no image"):
+    with pytest.raises(ValueError, match=r"notes.txt is a file without an image's extension"):
         list_images(str(tmp_path / "notes.txt"))
 
 

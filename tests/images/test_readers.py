@@ -1,9 +1,10 @@
-"""Decoder processes: the same pixels as in this process, and images that crash, hang or fill memory."""
+"""Reader processes: the same pixels as in this process, and images that crash, hang or fill memory."""
 
 from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,9 @@ from PIL import Image
 from tiny import random_image
 
 from proxyclip.config import WindowConfig
-from proxyclip.images import readers as module
-from proxyclip.images.readers import DecoderPool
-from proxyclip.images.reading import ImageError, decode_image, read_image
+from proxyclip.images.errors import ImageError
+from proxyclip.images.readers import ReaderPool
+from proxyclip.images.reading import read_image, read_pixels
 
 # Leaves the images below at their size.
 WINDOWS = WindowConfig(short_side=60)
@@ -30,7 +31,7 @@ WINDOWS = WindowConfig(short_side=60)
 def pool(tmp_path, monkeypatch):
     for name, value in faulty_environment(tmp_path / "faulty").items():
         monkeypatch.setenv(name, value)
-    made = DecoderPool(2, WINDOWS, timeout_s=60)
+    made = ReaderPool(2, WINDOWS, timeout_s=60)
     yield made
     made.close()
 
@@ -40,12 +41,12 @@ def hasty(tmp_path, monkeypatch):
     """A pool that waits for a second."""
     for name, value in faulty_environment(tmp_path / "faulty").items():
         monkeypatch.setenv(name, value)
-    made = DecoderPool(2, WINDOWS, timeout_s=1)
+    made = ReaderPool(2, WINDOWS, timeout_s=1)
     yield made
     made.close()
 
 
-def failure(pool: DecoderPool, data: bytes) -> tuple[str, str]:
+def failure(pool: ReaderPool, data: bytes) -> tuple[str, str]:
     with pytest.raises(ImageError) as caught:
         pool.read(data)
     return caught.value.status, caught.value.reason
@@ -54,7 +55,7 @@ def failure(pool: DecoderPool, data: bytes) -> tuple[str, str]:
 def test_pixels_are_those_of_this_process(pool):
     for seed in range(3):
         image = pool.read(jpeg(seed=seed))
-        np.testing.assert_array_equal(image.pixels, decode_image(jpeg(seed=seed)))
+        np.testing.assert_array_equal(image.pixels, read_pixels(jpeg(seed=seed)))
         assert image.original_hw == (60, 90)
         assert image.pixels.dtype == np.uint8
         assert image.pixels.flags.writeable
@@ -63,14 +64,14 @@ def test_pixels_are_those_of_this_process(pool):
 def test_an_image_larger_than_any_buffer_comes_whole():
     buffer = io.BytesIO()
     Image.fromarray(random_image(1500, 2000)).save(buffer, "BMP")
-    pool = DecoderPool(1, WindowConfig(short_side=1500), timeout_s=60)
+    pool = ReaderPool(1, WindowConfig(short_side=1500), timeout_s=60)
     np.testing.assert_array_equal(pool.read(buffer.getvalue()).pixels, random_image(1500, 2000))
     pool.close()
 
 
 def test_images_come_at_the_size_that_their_windows_are_cut_from():
     windows = WindowConfig(short_side=30, fast_decode=True)
-    pool = DecoderPool(1, windows, timeout_s=60)
+    pool = ReaderPool(1, windows, timeout_s=60)
     image = pool.read(jpeg())
     np.testing.assert_array_equal(image.pixels, read_image(jpeg(), windows).pixels)
     assert image.pixels.shape == (30, 45, 3)
@@ -81,18 +82,18 @@ def test_images_come_at_the_size_that_their_windows_are_cut_from():
 @pytest.mark.parametrize("data", [b"", b"text", jpeg()[:300], b"\xff\xd8\xff"])
 def test_failures_are_those_of_this_process(pool, data):
     with pytest.raises(ImageError) as caught:
-        decode_image(data)
+        read_pixels(data)
     assert failure(pool, data) == (caught.value.status, caught.value.reason)
 
 
 def test_many_threads_get_their_own_image(pool):
     with ThreadPoolExecutor(8) as threads:
         for seed, image in enumerate(threads.map(lambda seed: pool.read(jpeg(seed=seed)), range(40))):
-            np.testing.assert_array_equal(image.pixels, decode_image(jpeg(seed=seed)))
+            np.testing.assert_array_equal(image.pixels, read_pixels(jpeg(seed=seed)))
 
 
 @pytest.mark.parametrize("fault", ["segfault", "abort", "exit"])
-def test_an_image_that_crashes_its_decoder_fails_alone_and_says_so_each_time(pool, fault):
+def test_an_image_that_crashes_its_reader_fails_alone_and_says_so_each_time(pool, fault):
     with ThreadPoolExecutor(4) as threads:
         good = [threads.submit(pool.read, jpeg(seed=seed)) for seed in range(8)]
         bad = [threads.submit(failure, pool, jpeg(fault)) for _ in range(2)]
@@ -106,7 +107,7 @@ def test_a_crash_that_does_not_come_again_costs_nothing(pool, tmp_path):
     assert (tmp_path / "crashed").exists()
 
 
-def test_a_decoder_killed_from_outside_costs_no_image(pool):
+def test_a_reader_killed_from_outside_costs_no_image(pool):
     pool.read(jpeg())
     for process in children(os.getpid()):
         os.kill(process, signal.SIGKILL)
@@ -122,7 +123,7 @@ def test_an_image_that_takes_too_long_is_given_up(hasty, fault):
     assert hasty.read(jpeg()).pixels.shape == (60, 90, 3)
 
 
-def test_a_decoder_that_is_stopped_is_given_up(hasty):
+def test_a_reader_that_is_stopped_is_given_up(hasty):
     hasty.read(jpeg())
     for process in children(os.getpid()):
         os.kill(process, signal.SIGSTOP)
@@ -135,14 +136,14 @@ def test_memory_is_bounded_and_its_lack_is_a_failure(pool):
     assert failure(pool, jpeg("memory")) == ("decode_failed", "MemoryError")
 
 
-def test_what_a_decoder_prints_does_not_get_among_the_pixels(pool):
-    np.testing.assert_array_equal(pool.read(jpeg("noise")).pixels, decode_image(jpeg("noise")))
+def test_what_a_reader_prints_does_not_get_among_the_pixels(pool):
+    np.testing.assert_array_equal(pool.read(jpeg("noise")).pixels, read_pixels(jpeg("noise")))
 
 
-def test_a_decoder_that_cannot_start_is_no_fault_of_the_image(monkeypatch):
-    monkeypatch.setattr(module, "_MAIN", "import nothing_of_this_name")
-    with pytest.raises(RuntimeError, match=r"did not start \(exit code"):
-        DecoderPool(1, WINDOWS, timeout_s=10).read(jpeg())
+def test_a_reader_that_cannot_start_is_no_fault_of_the_image(monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(RuntimeError, match=r"reader process did not start \(exit code 1\)"):
+        ReaderPool(1, WINDOWS, timeout_s=10).read(jpeg())
 
 
 def test_processes_start_when_they_are_needed_and_end_with_close(pool):
@@ -157,36 +158,39 @@ def test_processes_start_when_they_are_needed_and_end_with_close(pool):
     assert pool.read(jpeg()).pixels.shape == (60, 90, 3)
 
 
-@pytest.mark.parametrize("fault", ["", "spin"])
-def test_no_decoder_outlives_the_process_that_started_it(tmp_path, fault):
-    """Killed in the middle of an image, it takes the decoders along: idle ones at once, busy ones a bit later."""
-    (tmp_path / "bad.jpg").write_bytes(jpeg(fault))
+@pytest.mark.parametrize("busy", [False, True])
+def test_no_reader_outlives_the_process_that_started_it(tmp_path, busy):
+    """Killed while it has an image, it takes the readers along: idle ones at once, busy ones a few seconds later."""
+    spinning = tmp_path / "spinning"
+    (tmp_path / "good.jpg").write_bytes(jpeg())
+    (tmp_path / "bad.jpg").write_bytes(jpeg(f"spin:{spinning}"))
     code = """if True:
-        import sys, threading
-        from proxyclip.images.readers import DecoderPool
+        import sys
+        from proxyclip.images.readers import ReaderPool
         from proxyclip.config import WindowConfig
-        pool = DecoderPool(2, WindowConfig(), timeout_s=0.5)
-        link = pool._idle.queue[-1]._start()
-        print("ready", flush=True)
-        if sys.argv[2]:  # no deadline here: the parent is as good as dead
-            pool._idle.queue[-1]._timeout_s = 1000
-            pool.read(open(sys.argv[1], "rb").read())
+        pool = ReaderPool(2, WindowConfig(), timeout_s=5)
+        for name in sys.argv[1:]:
+            pool.read(open(name, "rb").read())
+            print("read", flush=True)
         sys.stdin.read()
     """
+    names = [tmp_path / "good.jpg", tmp_path / "bad.jpg"][: 2 if busy else 1]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "bad.jpg"), fault],
+        [sys.executable, "-c", code, *names],
         env=os.environ | faulty_environment(tmp_path / "faulty"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    assert process.stdout.readline() == b"ready\n"
-    decoders = children(process.pid)
-    assert len(decoders) == 1
+    assert process.stdout.readline() == b"read\n"
+    readers = children(process.pid)
+    assert len(readers) == 1
+    while busy and not spinning.exists():
+        assert process.poll() is None
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 30
-    while any(alive(decoder) for decoder in decoders):
-        assert time.monotonic() < deadline, "a decoder is left"
+    while any(alive(reader) for reader in readers):
+        assert time.monotonic() < deadline, "a reader is left"
 
 
 def alive(process: int) -> bool:
@@ -197,7 +201,7 @@ def alive(process: int) -> bool:
 
 
 def children(parent: int) -> set[int]:
-    """The decoder processes of a process."""
+    """The reader processes of a process."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:

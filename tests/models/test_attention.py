@@ -9,9 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from proxyclip.models.attention import METHODS, Heads, proxy_attention, resize_values
+from proxyclip.config import ModelConfig
+from proxyclip.models.attention import ATTENTION, Heads, own_attention, proxy_attention, resize_values
+from proxyclip.recipes.methods import METHODS
 
-OWN = {name: method.attention for name, method in METHODS.items() if method.attention is not None}
+OWN = {name: own_attention(ModelConfig(method=name)) for name in ATTENTION}
+
+
+def test_every_method_has_its_attention():
+    assert ATTENTION.keys() == {name for name, method in METHODS.items() if not method.needs_proxy}
 
 
 def randn(*shape, seed=0):
@@ -119,6 +125,25 @@ def test_the_neighbourhood_follows_the_grid_and_leaves_cls_alone():
     right, below = logits[1, 2], logits[1, 5]  # patch (0, 0) to (0, 1) and, a row of 4 on, to (1, 0)
     expected = math.exp(-1 / 50)
     assert (logits[1, 1].item(), right.item(), below.item()) == pytest.approx((1, expected, expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("std", [0.001, 1.0, 2.5, 1e6])
+@pytest.mark.parametrize("name", ["naclip", "naclip-nonly"])
+def test_the_gaussian_has_the_configured_width(name, std):
+    """With q and k of length 1 the Gaussian stays as it is, up to a constant per row."""
+    attention = own_attention(ModelConfig(method=name, gaussian_std=std))
+    zero, unit = torch.zeros(1, 1, 12, 4), F.normalize(torch.ones(1, 1, 12, 4), dim=-1) * math.sqrt(2)
+    x = zero if name == "naclip" else unit  # |q| |k| / sqrt d is 1
+    logits = attention(Heads(x, x, x, (3, 4), 0, torch.ones(1))).log()[0, 0]
+    expected = math.exp(-4 / (2 * std**2)) - 1 if std > 0.01 else -1  # patch (0, 0) to (0, 2), less to itself
+    assert (logits[0, 2] - logits[0, 0]).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_width_matters_only_to_methods_with_a_gaussian():
+    heads = random_heads()
+    for name in ATTENTION:
+        narrow = own_attention(ModelConfig(method=name, gaussian_std=1.0))(heads)
+        assert torch.equal(narrow, OWN[name](heads)) == (name not in {"naclip", "naclip-nonly"}), name
 
 
 def test_own_attention_by_hand():

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from tiny import EMBED_DIM, tiny_clip
 
-from proxyclip.models.attention import METHODS
+from proxyclip.config import ModelConfig
+from proxyclip.models.attention import ATTENTION, own_attention
 from proxyclip.models.networks.clip import ClipEncoder
+from proxyclip.recipes.methods import METHODS
 
 
 @pytest.fixture(scope="module")
@@ -22,17 +24,23 @@ def clip(model):
     return ClipEncoder(model)
 
 
+def attend(clip, tokens, grid_hw, name):
+    """Dense features by a method without a proxy."""
+    attention = own_attention(ModelConfig(method=name))
+    return clip.attend(tokens, grid_hw, attention, residual=METHODS[name].residual)
+
+
 def pixels(*size_hw, batch=1, seed=0):
     return torch.randn(batch, 3, *size_hw, generator=torch.Generator().manual_seed(seed))
 
 
 def test_at_the_native_grid_stored_positions_are_used_as_they_are(clip, model):
-    assert torch.equal(clip._position_embedding((7, 7)), model.visual.positional_embedding)
+    assert torch.equal(clip.position_embedding((7, 7)), model.visual.positional_embedding)
 
 
 @pytest.mark.parametrize("grid_hw", [(14, 14), (5, 9), (7, 8), (1, 49)])
 def test_other_grids_are_sampled_with_the_offset_of_the_papers_model(clip, model, grid_hw):
-    positions = clip._position_embedding(grid_hw)
+    positions = clip.position_embedding(grid_hw)
     stored = model.visual.positional_embedding
     assert torch.equal(positions[:1], stored[:1])
     grid = stored[1:].T.reshape(1, -1, 7, 7)
@@ -47,7 +55,7 @@ def test_all_blocks_together_are_open_clips_own_forward(ls_init_value):
     model = tiny_clip(vision_cfg={"ls_init_value": ls_init_value})
     clip, image = ClipEncoder(model), pixels(112, 112, batch=2)
     tokens, grid_hw = clip.trunk(image)
-    dense = clip.attend(tokens, grid_hw, METHODS["clip"])
+    dense = attend(clip, tokens, grid_hw, "clip")
     model.visual.output_tokens = True
     with torch.no_grad():
         patches = model.visual(image)[1] @ model.visual.proj  # (2, 49, E)
@@ -59,9 +67,7 @@ def test_maskclip_is_every_patchs_own_value(clip):
     tokens, grid_hw = clip.trunk(pixels(80, 112))
     values = clip.values(tokens, grid_hw)
     assert values.shape == (1, 35, 128)
-    torch.testing.assert_close(
-        clip.attend(tokens, grid_hw, METHODS["maskclip"]), clip.project(values), rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(attend(clip, tokens, grid_hw, "maskclip"), clip.project(values), rtol=0, atol=1e-6)
 
 
 def test_values_are_those_of_open_clips_block(clip, model):
@@ -71,23 +77,14 @@ def test_values_are_those_of_open_clips_block(clip, model):
     torch.testing.assert_close(clip.values(tokens, grid_hw), projected[:, 1:, 256:], rtol=0, atol=1e-5)
 
 
-OWN = [name for name, method in METHODS.items() if method.attention is not None]
-
-
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", ATTENTION)
 def test_dense_features_are_unit_and_methods_differ(clip, name):
     tokens, grid_hw = clip.trunk(pixels(112, 96))
-    dense = clip.attend(tokens, grid_hw, METHODS[name])
+    dense = attend(clip, tokens, grid_hw, name)
     assert dense.shape == (1, 42, EMBED_DIM)
     torch.testing.assert_close(dense.norm(dim=-1), torch.ones(1, 42))
-    for other in set(OWN) - {name}:
-        assert (dense - clip.attend(tokens, grid_hw, METHODS[other])).abs().max() > 0.001
-
-
-def test_a_proxys_attention_is_not_clips_to_apply(clip):
-    tokens, grid_hw = clip.trunk(pixels(112, 112))
-    with pytest.raises(AssertionError, match="proxy"):
-        clip.attend(tokens, grid_hw, METHODS["proxyclip"])
+    for other in set(ATTENTION) - {name}:
+        assert (dense - attend(clip, tokens, grid_hw, other)).abs().max() > 0.001
 
 
 def test_the_remainder_that_the_patch_does_not_divide_is_dropped_right_and_bottom(clip):
@@ -103,7 +100,7 @@ def test_a_bfloat16_trunk_gives_float32_features_near_the_exact_ones(clip):
     assert rough.model.visual.transformer.resblocks[0].mlp.c_fc.weight.dtype == torch.bfloat16
     assert rough.model.visual.transformer.resblocks[-1].mlp.c_fc.weight.dtype == torch.float32
     image = pixels(112, 112)
-    dense, exact = (each.attend(*each.trunk(image), METHODS["clearclip"]) for each in (rough, clip))
+    dense, exact = (attend(each, *each.trunk(image), "clearclip") for each in (rough, clip))
     assert dense.dtype == torch.float32
     assert 0 < (dense - exact).norm() / exact.norm() < 0.05
 
@@ -127,7 +124,7 @@ def test_mean_and_std_come_from_the_arguments_or_the_model_or_openai():
 
 def test_a_resnet_tower_is_refused():
     model = tiny_clip(vision_cfg={"layers": (1, 1, 1, 1), "width": 16, "image_size": 64, "head_width": 16})
-    with pytest.raises(ValueError, match=r"ModifiedResNet.*not a ResNet"):
+    with pytest.raises(ValueError, match=r"ModifiedResNet, which is not supported"):
         ClipEncoder(model)
 
 

@@ -14,17 +14,17 @@ from safetensors.torch import save_file
 from tiny import randomise, tiny_vit
 
 from proxyclip.config import ModelConfig, SegmenterConfig, WindowConfig
-from proxyclip.models.attention import METHODS
-from proxyclip.models.networks import build as networks
+from proxyclip.models.attention import ATTENTION, own_attention
+from proxyclip.models.networks.build import lazy_tokenizer
 from proxyclip.models.networks.clip import ClipEncoder
 from proxyclip.models.networks.clip_timm import TimmClipEncoder, as_clip
 from proxyclip.models.networks.proxy import TimmProxy
 from proxyclip.models.networks.weights import load_clip
 from proxyclip.models.segmenter import Segmenter
+from proxyclip.recipes.methods import METHODS
 
 NATIVE = ["ViT-L-14-quickgelu", "ViT-H-14", "ViT-B-32", "ViT-L-14-CLIPA", "ViT-H-14-worldwide-quickgelu"]
 TIMM = ["ViT-B-16-SigLIP", "ViT-B-16-SigLIP2", "EVA02-B-16", "EVA01-g-14", "PE-Core-B-16", "MobileCLIP2-L-14"]
-OWN = [name for name, method in METHODS.items() if method.attention is not None]
 SIZES = [(112, 112), (112, 224), (150, 90)]
 
 
@@ -56,6 +56,12 @@ def encoder(name):
     return as_clip(tower(name))
 
 
+def attend(clip, tokens, grid_hw, name):
+    """Dense features by a method without a proxy."""
+    attention = own_attention(ModelConfig(method=name))
+    return clip.attend(tokens, grid_hw, attention, residual=METHODS[name].residual)
+
+
 def pixels(*size_hw, seed=0):
     return torch.randn(1, 3, *size_hw, generator=torch.Generator().manual_seed(seed))
 
@@ -69,7 +75,7 @@ def test_a_tower_gives_dense_features_by_every_method(name):
             tokens, grid_hw = clip.trunk(pixels(*size_hw))
             patch = 14 if "14" in name else 32 if "32" in name else 16
             assert grid_hw == (size_hw[0] // patch, size_hw[1] // patch)
-            found = {method: clip.attend(tokens, grid_hw, METHODS[method]) for method in OWN}
+            found = {method: attend(clip, tokens, grid_hw, method) for method in ATTENTION}
             found["values"] = clip.project(clip.values(tokens, grid_hw))
             for dense in found.values():
                 assert dense.shape == (1, grid_hw[0] * grid_hw[1], clip.embed_dim)
@@ -86,7 +92,7 @@ def test_the_clip_method_is_timms_own_last_block(name):
     with torch.inference_mode():
         image = pixels(*size)
         tokens, grid_hw = clip.trunk(image)
-        dense = clip.attend(tokens, grid_hw, METHODS["clip"])
+        dense = attend(clip, tokens, grid_hw, "clip")
         own = trunk.forward_features(image)  # the tower as built, at its native size
         patches = own[:, trunk.num_prefix_tokens :].flatten(0, 1)[:, None]
         if trunk.num_prefix_tokens:
@@ -104,7 +110,7 @@ def test_an_image_of_equal_tokens_is_pooled_to_what_each_of_them_is(name):
     token = torch.randn(1, 1, trunk.embed_dim, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         pooled = clip.model.visual.head(trunk.forward_head(trunk.norm(token.expand(-1, 50, -1))))
-        dense = clip._to_text_space(token)
+        dense = clip.to_text_space(token)
     torch.testing.assert_close(dense[:, 0], F.normalize(pooled, dim=-1), rtol=0, atol=1e-5)
 
 
@@ -134,8 +140,8 @@ def test_flat_and_noisy_windows_stay_finite(name, value):
     clip = encoder(name)
     with torch.inference_mode():
         tokens, grid_hw = clip.trunk(image)
-        for method in OWN:
-            assert torch.isfinite(clip.attend(tokens, grid_hw, METHODS[method])).all(), method
+        for method in ATTENTION:
+            assert torch.isfinite(attend(clip, tokens, grid_hw, method)).all(), method
 
 
 def test_weights_of_a_timm_tower_come_back_from_a_file(tmp_path, monkeypatch):
@@ -149,7 +155,7 @@ def test_weights_of_a_timm_tower_come_back_from_a_file(tmp_path, monkeypatch):
     assert isinstance(loaded, TimmClipEncoder)
     assert loaded.mean == loaded.std == (0.5, 0.5, 0.5)
     with torch.inference_mode():
-        features = [clip.attend(*clip.trunk(pixels(96, 64)), METHODS["clearclip"]) for clip in (loaded, as_clip(model))]
+        features = [attend(clip, *clip.trunk(pixels(96, 64)), "clearclip") for clip in (loaded, as_clip(model))]
     assert torch.equal(*features)
 
 
@@ -157,7 +163,7 @@ def test_a_tokenizer_that_cannot_be_had_is_missed_only_when_it_is_used(monkeypat
     def no_network(name):
         raise OSError("no connection to the hub")
 
-    tokenize = networks._tokenizer("ViT-B-16-SigLIP")
+    tokenize = lazy_tokenizer("ViT-B-16-SigLIP")
     monkeypatch.setattr(open_clip, "get_tokenizer", no_network)
     with pytest.raises(FileNotFoundError, match="tokenizer of CLIP ViT-B-16-SigLIP is not on this machine"):
         tokenize(["a photo"])
@@ -166,7 +172,7 @@ def test_a_tokenizer_that_cannot_be_had_is_missed_only_when_it_is_used(monkeypat
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("RN50", "ModifiedResNet; wanted an open_clip model"),
+        ("RN50", "ModifiedResNet, which is not supported; use an open_clip model"),
         ("convnext_base", "ConvNeXt, which has no last block"),
         ("MobileCLIP-B", "VisionTransformer, which embeds patches by a HybridEmbed"),
         ("coca_ViT-B-32", "pools by attention"),

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from proxyclip.models import cpu_kernels
-from proxyclip.models.cpu_kernels import CpuKernels, attend, matmul
+from proxyclip.models.cpu_kernels import PackedLinear, attend, matmul, network_kernels
+
+CPU = torch.device("cpu")
 
 
 def randn(*shape, seed=0, dtype=torch.bfloat16):
@@ -52,9 +54,16 @@ def test_only_plain_calls_in_bfloat16_are_taken(dtype, kwargs, ours, monkeypatch
     taken = []
     monkeypatch.setattr(cpu_kernels, "attend", lambda *args: taken.append(args) or args[2])
     q = randn(1, 2, 5, 8, dtype=dtype)
-    with CpuKernels():
+    with network_kernels(CPU):
         F.scaled_dot_product_attention(q, q, q, **kwargs)
     assert bool(taken) == ours
+
+
+def test_other_devices_keep_torchs_functions(monkeypatch):
+    monkeypatch.setattr(cpu_kernels, "attend", lambda *args: pytest.fail("replaced"))
+    q = randn(1, 2, 5, 8)
+    with network_kernels(torch.device("cuda")):
+        F.scaled_dot_product_attention(q, q, q)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -62,29 +71,27 @@ def test_only_plain_calls_in_bfloat16_are_taken(dtype, kwargs, ours, monkeypatch
 @torch.inference_mode()
 def test_a_packed_layer_is_torchs_layer(dtype, bias):
     layer = torch.nn.Linear(96, 160, bias=bias).to(dtype)
-    exact = F.linear(*(None if x is None else x.double() for x in (randn(2, 70, 96, dtype=dtype), *_parts(layer))))
-    with CpuKernels() as kernels:
-        found = [layer(randn(2, 70, 96, dtype=dtype)) for _ in range(2)]
-    assert len(kernels._packed) == 1
+    x = randn(2, 70, 96, dtype=dtype)
+    exact = F.linear(*(None if part is None else part.double() for part in (x, layer.weight, layer.bias)))
+    linear = PackedLinear()
+    found = [linear(x, layer.weight, layer.bias) for _ in range(2)]
+    assert len(linear.packed) == 1
     assert torch.equal(*found)
+    with network_kernels(CPU):
+        assert torch.equal(layer(x), found[0])
     assert found[0].dtype == dtype
     error = (found[0].double() - exact).norm() / exact.norm()
     assert error < (1e-6 if dtype == torch.float32 else 0.01)
 
 
-def _parts(layer):
-    return layer.weight, layer.bias
-
-
 def test_what_learns_or_is_small_is_left_to_torch():
-    layer = torch.nn.Linear(8, 8)
-    with CpuKernels() as kernels:
-        layer(randn(100, 8, dtype=torch.float32)).sum().backward()
-        with torch.inference_mode():
-            layer(randn(3, 8, dtype=torch.float32))
-            F.linear(randn(100, 8, dtype=torch.float32), randn(4, 8, dtype=torch.float32))
+    layer, linear = torch.nn.Linear(8, 8), PackedLinear()
+    linear(randn(100, 8, dtype=torch.float32), layer.weight, layer.bias).sum().backward()
+    with torch.inference_mode():
+        linear(randn(3, 8, dtype=torch.float32), layer.weight, layer.bias)
+        linear(randn(100, 8, dtype=torch.float32), randn(4, 8, dtype=torch.float32))
     assert layer.weight.grad is not None
-    assert not kernels._packed
+    assert not linear.packed
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -98,7 +105,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(dtype):
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            with CpuKernels():
+            with network_kernels(CPU):
                 found.append((layer(x), F.scaled_dot_product_attention(q, q, q)))
     finally:
         torch.set_num_threads(before)
@@ -111,7 +118,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(dtype):
 def test_a_product_is_torchs_product():
     a, b = randn(2, 100, 70, dtype=torch.float32), randn(2, 70, 90, seed=1, dtype=torch.float32)
     taken = []
-    with pytest.MonkeyPatch.context() as patch, CpuKernels():
+    with pytest.MonkeyPatch.context() as patch, network_kernels(CPU):
         patch.setattr(cpu_kernels, "matmul", lambda x, y: taken.append(1) or matmul(x, y))
         found = [a @ b, torch.matmul(a, b), a.matmul(b)]
         small = a[:, :10] @ b

@@ -11,8 +11,8 @@ import torch
 from tiny import WINDOWS, random_image, random_vocabulary, tiny_segmenter
 
 from proxyclip.config import SegmenterConfig
-from proxyclip.models import segmenter as module
-from proxyclip.models.memory import OutOfMemory, Portion
+from proxyclip.models.decoding import decoder as module
+from proxyclip.models.memory import BatchSize, OutOfMemory
 
 FIVE = random_vocabulary(5)
 TOO_MUCH = 2**48  # bytes; more than any machine gives
@@ -34,25 +34,25 @@ def refuses_more_than(limit: int, error: Exception | None = None):
 
 
 @pytest.mark.parametrize("error", [None, torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=repr)
-def test_a_portion_is_halved_until_it_fits_and_stays_small(error, caplog):
-    portion = Portion("windows", 8)
+def test_a_batch_size_is_halved_until_it_fits_and_stays_small(error, caplog):
+    batch = BatchSize("windows", 8)
     work, tried = refuses_more_than(3, error)
     with caplog.at_level(logging.WARNING):
-        assert portion.fit(work) == 2
-        assert portion.fit(work) == 2
+        assert batch.fit(work) == 2
+        assert batch.fit(work) == 2
     assert tried == [8, 4, 2, 2]
     assert [record.message for record in caplog.records] == [
-        "Memory does not suffice for 8 windows at once: 2 from here on."
+        "Out of memory with 8 windows at once; using 2 from now on."
     ]
 
 
-def test_a_portion_that_never_fits_says_so_and_is_not_made_smaller():
-    portion = Portion("windows", 6, smallest=2)
+def test_a_batch_size_that_never_fits_says_so_and_is_not_made_smaller():
+    batch = BatchSize("windows", 6, smallest=2)
     work, tried = refuses_more_than(1)
     with pytest.raises(OutOfMemory, match="2 windows at once"):
-        portion.fit(work)
+        batch.fit(work)
     assert tried == [6, 3, 2]
-    assert portion.size == 6
+    assert batch.size == 6
 
 
 def test_other_errors_are_not_taken_for_want_of_memory():
@@ -60,7 +60,7 @@ def test_other_errors_are_not_taken_for_want_of_memory():
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        Portion("windows", 8).fit(work)
+        BatchSize("windows", 8).fit(work)
 
 
 def test_tensors_of_the_failed_try_are_freed_before_the_next():
@@ -80,7 +80,7 @@ def test_tensors_of_the_failed_try_are_freed_before_the_next():
             torch.empty(TOO_MUCH, dtype=torch.uint8)
         return held is not None
 
-    assert Portion("windows", 4).fit(work)
+    assert BatchSize("windows", 4).fit(work)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def limit_windows(segmenter, monkeypatch, fits):
 def test_a_batch_of_windows_that_does_not_fit_is_halved_for_good(segmenter, monkeypatch):
     images = [random_image(112, 200, seed) for seed in range(3)]
     one_by_one = segmenter.encode_batch(images)
-    segmenter._windows_at_once.size = 8
+    segmenter.windows_at_once = 8
     sizes = []
     limit_windows(segmenter, monkeypatch, lambda windows: sizes.append(len(windows)) or len(windows) <= 2)
     for features, alone in zip(segmenter.encode_batch(images), one_by_one, strict=True):

@@ -7,10 +7,12 @@ import timm
 import torch
 import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT
-from tiny import PROXY_CONFIG, tiny_vit
+from tiny import PROXY_CONFIG, WINDOWS, random_image, random_vocabulary, tiny_clip, tiny_vit
 
-from proxyclip.models.networks.proxy import IMAGENET_MEAN, TimmProxy
+from proxyclip.config import SegmenterConfig
+from proxyclip.models.networks.proxy import IMAGENET_MEAN, IMAGENET_STD, Proxy, TimmProxy
 from proxyclip.models.networks.proxy_sam import SamProxy
+from proxyclip.models.segmenter import Segmenter
 
 
 def pixels(*size_hw, batch=1):
@@ -52,7 +54,7 @@ def test_antialiased_positions_are_timms_own_at_any_size(name):
 def test_offset_positions_are_those_of_the_papers_dino():
     model = tiny_vit()
     proxy = TimmProxy(model, "offset")
-    _, positions = proxy._position_embedding((14, 9))
+    _, positions = proxy.position_embedding((14, 9))
     grid = model.pos_embed[0, 1:].T.reshape(1, -1, 7, 7)
     offset = F.interpolate(grid, scale_factor=(14.1 / 7, 9.1 / 7), mode="bicubic")
     torch.testing.assert_close(positions[0], offset[0].flatten(1).T)
@@ -65,7 +67,7 @@ def test_offset_positions_are_those_of_the_papers_dino():
 
 def test_at_the_native_grid_stored_positions_are_used_as_they_are():
     model = tiny_vit()
-    prefix, positions = TimmProxy(model, "offset")._position_embedding((7, 7))
+    prefix, positions = TimmProxy(model, "offset").position_embedding((7, 7))
     assert torch.equal(positions, model.pos_embed[:, 1:])
     assert torch.equal(prefix, model.cls_token + model.pos_embed[:, :1])
 
@@ -103,8 +105,27 @@ def test_a_square_proxy_sees_every_window_at_one_size():
     assert proxy(torch.rand(1, 3, 40, 100))[1] == (7, 7)
 
 
+class ColourProxy(Proxy):
+    """Mean colours of 8 x 8 pixels: a kind of proxy that the package does not know."""
+
+    mean, std, patch_px = IMAGENET_MEAN, IMAGENET_STD, 8
+
+    def set_trunk_dtype(self, dtype):
+        pass
+
+    def forward(self, pixels):
+        colours = F.avg_pool2d(pixels, 8)  # (B, 3, h, w)
+        return colours.flatten(2).transpose(1, 2), (colours.shape[2], colours.shape[3])
+
+
+def test_a_segmenter_takes_a_new_kind_of_proxy():
+    segmenter = Segmenter(tiny_clip(), ColourProxy(), SegmenterConfig(windows=WINDOWS))
+    assert segmenter.encode(random_image(112, 112)).features.shape[2:4] == (14, 14)
+    assert segmenter.predict(random_image(60, 90), random_vocabulary(3)).mask.shape == (60, 90)
+
+
 def test_what_is_no_vision_transformer_is_refused():
-    with pytest.raises(ValueError, match=r"ResNet; wanted a timm VisionTransformer"):
+    with pytest.raises(ValueError, match=r"ResNet, which TimmProxy does not support; use a timm\s+VisionTransformer"):
         TimmProxy(timm.models.ResNet(timm.models.resnet.BasicBlock, (1, 1, 1, 1), channels=(8, 8, 8, 8)))
 
 
@@ -125,5 +146,5 @@ def test_a_convolutional_stem_is_refused():
     from timm.models.vision_transformer_hybrid import vit_tiny_r_s16_p8_224
 
     model = vit_tiny_r_s16_p8_224(img_size=64, embed_dim=48, depth=1, num_heads=3)
-    with pytest.raises(ValueError, match="wanted a timm VisionTransformer"):
+    with pytest.raises(ValueError, match=r"without a distillation token or convolutional stem"):
         TimmProxy(model)

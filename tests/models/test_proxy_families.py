@@ -16,7 +16,7 @@ from tiny import WINDOWS, random_image, tiny_clip, tiny_vit
 from proxyclip.config import ModelConfig, SegmenterConfig
 from proxyclip.models.networks.proxy import TimmProxy
 from proxyclip.models.networks.proxy_maps import FeatureMapProxy, as_proxy
-from proxyclip.models.networks.weights import load_proxy, weight_files
+from proxyclip.models.networks.weights import load_proxy
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.recipes.licences import forbids_commercial_use
 from proxyclip.recipes.proxies import VFMS
@@ -227,28 +227,22 @@ MISFITS = {
 
 @pytest.mark.parametrize("name", MISFITS)
 def test_what_has_no_patch_grid_is_refused_before_any_download(name, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *args: pytest.fail("downloaded"))
-    with pytest.raises(ValueError, match=f"The proxy is a {MISFITS[name]}; wanted a timm vision transformer"):
-        weight_files(ModelConfig(clip_weights=__file__, proxy=name))
-
-
-def test_a_proxy_that_fits_is_downloaded_under_its_own_name(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *names: tmp_path.joinpath(*names))
-    found = weight_files(ModelConfig(clip_weights=__file__, proxy="dinov3-s16"))
-    assert found["proxy"] == tmp_path / "timm" / "vit_small_patch16_dinov3.lvd1689m" / "model.safetensors"
+    monkeypatch.setattr("proxyclip.recipes.hub.HubFile.download", lambda file: pytest.fail("downloaded"))
+    with pytest.raises(ValueError, match=f"The proxy is a {MISFITS[name]}; use a timm vision transformer"):
+        load_proxy(ModelConfig(proxy=name), 336)
 
 
 def test_a_map_that_is_no_grid_is_refused():
     model = FAMILIES["DINOv3"].model()
     model.forward_intermediates = lambda x, **kwargs: [x.flatten(2)]
-    with pytest.raises(ValueError, match=r"Eva gives features \(2, 3, 4096\) for a window of 64 x 64; wanted a patch"):
+    with pytest.raises(ValueError, match=r"Eva gives features of shape \(2, 3, 4096\) for a window of 64 x 64 pixels"):
         as_proxy(model)(pixels(64, 64))
 
 
 def test_a_model_without_a_size_asks_for_one():
     model = FAMILIES["SAM 2"].model()
     model.pretrained_cfg = None
-    with pytest.raises(ValueError, match="HieraDet names no input size; give FeatureMapProxy its side_px"):
+    with pytest.raises(ValueError, match="HieraDet does not say its input size; pass side_px"):
         as_proxy(model)
 
 

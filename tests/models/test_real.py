@@ -13,9 +13,9 @@ from PIL import Image
 from reference import SHARED
 
 from proxyclip.config import ModelConfig, SegmenterConfig
-from proxyclip.dataset.masks import decode_mask
+from proxyclip.dataset.masks import mask_from_png
 from proxyclip.dataset.shards import read_masks
-from proxyclip.evaluation import ConfusionMatrix
+from proxyclip.evaluation.confusion import ConfusionMatrix
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.recipes.quality import quality
 from proxyclip.storage.store import Storage
@@ -113,5 +113,5 @@ def test_the_job_reaches_the_known_miou_on_msrc(tmp_path, photographs):
     rows = list(read_masks(Storage(str(tmp_path / "out"))))
     assert len(rows) == 33
     for row in rows:
-        matrix.add(_label(row.uri), decode_mask(row.mask))
+        matrix.add(_label(row.uri), mask_from_png(row.mask))
     assert matrix.mean_iou == pytest.approx(EXPECTED_MIOU["proxyclip"], abs=0.5)

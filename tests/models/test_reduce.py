@@ -24,7 +24,7 @@ def test_reduced_confidence_is_the_mean_of_the_pixels_of_each_block(shape, strid
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8])
 def test_class_sums_are_those_of_a_loop(dtype, monkeypatch):
-    monkeypatch.setattr(reduce, "_AT_ONCE", 100)
+    monkeypatch.setattr(reduce, "PIXELS_AT_ONCE", 100)
     rng = np.random.default_rng(1)
     labels, confidence = rng.integers(0, 5, (30, 41)), rng.random((30, 41), np.float32)
     pixels, sums = class_sums(torch.tensor(labels, dtype=dtype), torch.from_numpy(confidence), 7)

@@ -17,9 +17,8 @@ from PIL import Image
 from tiny import WINDOWS, random_image, random_vocabulary, save_local_models, tiny_clip, tiny_segmenter, tiny_vit
 
 from proxyclip.config import DecodeConfig, ModelConfig, SegmenterConfig
-from proxyclip.models import segmenter as segmenter_module
-from proxyclip.models.attention import METHODS
 from proxyclip.models.segmenter import Segmenter
+from proxyclip.recipes.methods import METHODS
 from proxyclip.vocabulary.names import Vocabulary
 
 
@@ -65,7 +64,7 @@ def test_batches_of_a_gpu_give_every_window_to_its_image(segmenter, size, monkey
     """Windows of several images share a batch there, the last of them filled up."""
     images = [random_image(*shape, seed=index) for index, shape in enumerate(SIZES)]
     alone = segmenter.encode_batch(images)
-    monkeypatch.setattr(segmenter._windows_at_once, "size", size)
+    monkeypatch.setattr(segmenter, "windows_at_once", size)
     shapes = []
     encode = segmenter.encode_windows
     monkeypatch.setattr(segmenter, "encode_windows", lambda batch: (shapes.append(len(batch)), encode(batch))[1])
@@ -74,9 +73,9 @@ def test_batches_of_a_gpu_give_every_window_to_its_image(segmenter, size, monkey
     assert set(shapes) == {size}
 
 
-def test_batches_are_for_gpus():
-    assert segmenter_module._windows_at_once(torch.device("cpu"), 8) == 1
-    assert segmenter_module._windows_at_once(torch.device("cuda"), 8) == 8
+def test_only_a_cpu_takes_windows_one_by_one():
+    assert tiny_segmenter(device="cpu", batch_windows=8).windows_at_once == 1
+    assert tiny_segmenter(device="meta", batch_windows=8).windows_at_once == 8
 
 
 def test_no_images_give_no_features(segmenter):
@@ -207,7 +206,7 @@ def test_the_overlay_shows_classes_and_leaves_ignored_pixels_alone(segmenter, nu
 
 
 def test_an_overlay_needs_an_image(segmenter):
-    with pytest.raises(ValueError, match="carries no image"):
+    with pytest.raises(ValueError, match=r"no image; use Segmenter\.predict"):
         segmenter.decode(segmenter.encode(random_image(40, 40)), FIVE).overlay()
 
 
@@ -239,13 +238,13 @@ def test_views_of_arrays_are_taken_as_they_are(segmenter, view):
 
 @pytest.mark.parametrize("shape", [(90, 130), (90, 130, 4), (3, 90, 130), (0, 5, 3)])
 def test_arrays_of_another_shape_are_refused(segmenter, shape):
-    with pytest.raises(ValueError, match=r"wanted RGB uint8 of shape \(height, width, 3\)"):
+    with pytest.raises(ValueError, match=r"not RGB uint8 of shape \(height, width, 3\)"):
         segmenter.encode(np.zeros(shape, np.uint8))
 
 
-def test_an_unknown_method_is_refused_before_anything_is_loaded(monkeypatch):
+def test_an_unknown_method_is_refused_before_anything_is_loaded():
     config = SegmenterConfig(ModelConfig(method="magic", clip="local-dir:absent"))
-    with pytest.raises(ValueError, match="Unknown method 'magic'; known: clip, maskclip, sclip, clearclip"):
+    with pytest.raises(ValueError, match=r"Unknown method 'magic'.*clip, maskclip, sclip, clearclip"):
         Segmenter(tiny_clip(), None, config)
     with pytest.raises(ValueError, match="Unknown method 'magic'"):
         Segmenter.from_config(config)
@@ -254,6 +253,17 @@ def test_an_unknown_method_is_refused_before_anything_is_loaded(monkeypatch):
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="float8"):
         tiny_segmenter(SegmenterConfig(ModelConfig(dtype="float8"), WINDOWS))
+
+
+def test_naclips_neighbourhood_has_the_configured_width():
+    image = random_image(112, 112)
+
+    def features(**model):
+        config = SegmenterConfig(ModelConfig(method="naclip", **model), WINDOWS)
+        return Segmenter(tiny_clip(), None, config).encode(image).features
+
+    assert torch.equal(features(gaussian_std=5.0), features())
+    assert (features(gaussian_std=1.0) - features()).abs().max() > 1e-3
 
 
 def test_a_missing_proxy_is_refused():
@@ -269,7 +279,7 @@ def test_batches_hold_a_window_at_least():
 
 def test_embeddings_of_another_clip_are_refused(segmenter):
     vocabulary = Vocabulary.from_names(["a", "b"]).with_embeddings(np.eye(2, 16, dtype=np.float32))
-    with pytest.raises(ValueError, match="embeddings of width 16; this CLIP has 32"):
+    with pytest.raises(ValueError, match="embeddings of width 16, but the image features have width 32"):
         segmenter.decode(segmenter.encode(random_image(40, 40)), vocabulary)
 
 

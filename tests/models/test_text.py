@@ -118,8 +118,10 @@ def test_a_folder_that_cannot_be_made_costs_only_the_cache(clip, tmp_path):
 def test_a_folder_that_cannot_be_written_costs_only_the_cache(clip, tmp_path):
     folder = tmp_path / "text"
     folder.mkdir()
-    key = text._cache_key(clip, QUERIES)
-    (folder / f"{key}.{os.getpid()}.partial").mkdir()  # also root cannot write a file there
+    cached_embeddings(clip, QUERIES, folder)
+    (file,) = folder.iterdir()
+    file.unlink()
+    file.with_suffix(f".{os.getpid()}.partial").mkdir()  # not even root can write a file there
     folder.chmod(0o500)
     try:
         embeddings = cached_embeddings(clip, QUERIES, folder)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tiny import LargestTensor
 
 from proxyclip.config import WindowConfig
-from proxyclip.images.reading import resized_hw
+from proxyclip.images.sizes import resized_hw
 from proxyclip.models.windows import cut_windows, plan_windows, stitch_matrix
 
 PAPER = WindowConfig()

@@ -17,12 +17,13 @@ from labelling import small_options as options
 from PIL import Image
 from tiny import random_image
 
-from proxyclip.config import LabelOptions
-from proxyclip.dataset.masks import decode_mask
+from proxyclip.dataset.masks import mask_from_png
 from proxyclip.dataset.shards import read_masks
+from proxyclip.images.errors import ImageError
 from proxyclip.images.listing import list_images
-from proxyclip.images.reading import MAX_PIXELS, MAX_SIDE, ImageError, decode_image
+from proxyclip.images.reading import MAX_PIXELS, MAX_SIDE, read_pixels
 from proxyclip.pipeline.cluster import cluster
+from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.run import label
 from proxyclip.storage.store import Storage
 
@@ -180,7 +181,7 @@ def test_whatever_its_name_or_shape_an_image_is_labelled(job, name):
 def test_names_that_are_nearly_the_same_stay_apart(job):
     folder, masks, _ = job
     for names in (("Case.jpg", "case.jpg", "CASE.jpg"), ("a%20b.jpg", "a b.jpg"), ("caf\u00e9.jpg", "cafe\u0301.jpg")):
-        pixels = [decode_image((folder / name).read_bytes()) for name in names]
+        pixels = [read_pixels((folder / name).read_bytes()) for name in names]
         assert len({each.tobytes() for each in pixels}) == len({masks[name].tobytes() for name in names}) == len(names)
 
 
@@ -209,10 +210,11 @@ def test_a_bomb_is_refused_before_it_goes_off(name):
     """In little memory: more than half of the limit on pixels would not fit."""
     code = """if True:
         import resource, sys
-        from proxyclip.images.reading import ImageError, decode_image
+        from proxyclip.images.errors import ImageError
+        from proxyclip.images.reading import read_pixels
         resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]), int(sys.argv[1])))
         try:
-            decode_image(sys.stdin.buffer.read())
+            read_pixels(sys.stdin.buffer.read())
         except ImageError as error:
             print(error.status)
     """
@@ -305,7 +307,7 @@ def test_a_vocabulary_of_one_class_labels_everything_with_it(tmp_path):
     chosen = options(folder, vocabulary=str(tmp_path / "one.txt"))
     assert label(chosen).exit_code == 0
     (row,) = read_masks(Storage(chosen.output))
-    assert (decode_mask(row.mask) == 0).all()
+    assert (mask_from_png(row.mask) == 0).all()
     assert row.mean_confidence == pytest.approx(1)
 
 
@@ -318,7 +320,7 @@ def test_one_folder_deep_in_a_loop_of_links_is_listed_once(tmp_path):
 
 def test_the_largest_size_is_decoded_and_the_next_is_not():
     side = int(MAX_PIXELS**0.5)
-    decoded = decode_image(png(side, 8, zlib.compress(bytes((side + 1) * 8))))
+    decoded = read_pixels(png(side, 8, zlib.compress(bytes((side + 1) * 8))))
     assert decoded.shape == (8, side, 3)
     with pytest.raises(ImageError, match="too_large"):
-        decode_image(png(side + 1, side + 1, zlib.compress(b"")))
+        read_pixels(png(side + 1, side + 1, zlib.compress(b"")))

@@ -16,8 +16,8 @@ from fault_proxy import EXPIRED, KINDS, RESET_BEFORE, fault_proxy
 from labelling import NAMES, ROOT, command, draw
 from reference import load_module
 
-from proxyclip.config import LabelOptions
 from proxyclip.dataset.manifest import ShardRange
+from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.run import label
 from proxyclip.pipeline.stages.read import read_shards
 from proxyclip.storage import remote

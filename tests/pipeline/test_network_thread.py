@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from proxyclip.pipeline.stages.network_thread import Device
+from proxyclip.pipeline.stages.network_thread import NetworkThread
 
 
 def test_the_earliest_shard_goes_first_and_each_in_its_order():
-    device, gate, done = Device(1), threading.Event(), []
-    waiting = [device.submit(0, gate.wait)]
-    waiting += [device.submit(order, done.append, (order, index)) for index in range(3) for order in (2, 1)]
+    thread, gate, done = NetworkThread(1), threading.Event(), []
+    waiting = [thread.submit(0, gate.wait)]
+    waiting += [thread.submit(order, done.append, (order, index)) for index in range(3) for order in (2, 1)]
     gate.set()
     for future in waiting:
         future.result()
@@ -24,23 +24,23 @@ def test_the_earliest_shard_goes_first_and_each_in_its_order():
 
 
 def test_all_is_done_by_one_thread_with_the_threads_it_was_given():
-    device = Device(2)
-    found = [device.submit(0, lambda: (threading.get_ident(), torch.get_num_threads())) for _ in range(3)]
+    thread = NetworkThread(2)
+    found = [thread.submit(0, lambda: (threading.get_ident(), torch.get_num_threads())) for _ in range(3)]
     assert {future.result() for future in found} == {(found[0].result()[0], 2)}
 
 
 def test_what_fails_tells_its_own_and_the_next_goes_on():
-    device = Device(1)
-    failed, good = device.submit(0, np.empty, -1), device.submit(0, np.empty, 1)
+    thread = NetworkThread(1)
+    failed, good = thread.submit(0, np.empty, -1), thread.submit(0, np.empty, 1)
     with pytest.raises(ValueError, match="negative"):
         failed.result()
     assert good.result().shape == (1,)
 
 
-def test_an_idle_device_holds_nothing():
-    device, image = Device(1), np.empty(1)
+def test_an_idle_thread_holds_nothing():
+    thread, image = NetworkThread(1), np.empty(1)
     gone = weakref.ref(image)
-    device.submit(0, np.sum, image).result()
+    thread.submit(0, np.sum, image).result()
     del image
-    device.submit(0, gc.collect).result()
+    thread.submit(0, gc.collect).result()
     assert gone() is None

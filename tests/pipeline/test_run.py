@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import itertools
 import json
 import re
 import subprocess
@@ -15,29 +15,32 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from labelling import NAMES, ROOT, command, draw
+from labelling import NAMES, command, draw
 from PIL import Image
-from reference import load_module
 from safetensors.numpy import save_file
 
-from proxyclip.config import LabelOptions
+from proxyclip.cli import label_job
 from proxyclip.dataset import commits
 from proxyclip.dataset.commits import committed
-from proxyclip.dataset.masks import decode_confidence, decode_mask
+from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.masks import confidence_from_png, mask_from_png
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.shards import read_masks
 from proxyclip.dataset.upkeep.verify import verify
 from proxyclip.images.listing import list_images
 from proxyclip.models.decoding.reduce import reduce_confidence
 from proxyclip.models.segmenter import Segmenter
-from proxyclip.pipeline import run as label_module
+from proxyclip.pipeline import opening, runner
+from proxyclip.pipeline import run as run_module
 from proxyclip.pipeline.cluster import cluster
+from proxyclip.pipeline.opening import open_run
+from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.recipe import segmenter_config
-from proxyclip.pipeline.run import label
+from proxyclip.pipeline.run import execute, label
+from proxyclip.pipeline.runner import RayRunner
 from proxyclip.pipeline.stages.graph import label_graph
-from proxyclip.pipeline.stages.label import LabelShards, WorkerConfig
 from proxyclip.pipeline.stages.read import ShardSource
-from proxyclip.pipeline.stages.write import WriteShards
+from proxyclip.pipeline.stages.write import Receipt, WriteShards
 from proxyclip.storage.store import Storage, StorageError
 from proxyclip.vocabulary.names import Vocabulary
 
@@ -80,11 +83,10 @@ def options(corpus, tmp_path, vocabulary_file):
 @pytest.fixture
 def main(monkeypatch):
     """jobs/label.py's main, given its command line."""
-    module = load_module(ROOT / "jobs" / "label.py")
 
     def run(argv):
         monkeypatch.setattr(sys, "argv", argv)
-        return module.main()
+        return label_job()
 
     return run
 
@@ -102,7 +104,7 @@ def data_files(output: str | Path) -> dict[str, bytes]:
 
 
 def labels(output: str | Path) -> dict[str, np.ndarray]:
-    return {row.uri: decode_mask(row.mask) for row in read_masks(Storage(str(output)))}
+    return {row.uri: mask_from_png(row.mask) for row in read_masks(Storage(str(output)))}
 
 
 def test_the_job_writes_what_the_library_predicts(options, corpus):
@@ -114,9 +116,9 @@ def test_the_job_writes_what_the_library_predicts(options, corpus):
     assert [row.uri for row in rows] == sorted(str(p.relative_to(corpus)) for p in corpus.rglob("*.jpg"))
     for row in rows:
         expected = segmenter.predict(corpus / row.uri, vocabulary)
-        np.testing.assert_array_equal(decode_mask(row.mask), expected.mask)
+        np.testing.assert_array_equal(mask_from_png(row.mask), expected.mask)
         confidence = reduce_confidence(torch.from_numpy(expected.confidence), 4)
-        np.testing.assert_array_equal(decode_confidence(row.confidence), confidence)
+        np.testing.assert_array_equal(confidence_from_png(row.confidence), confidence)
         classes, pixels = np.unique(expected.mask, return_counts=True)
         assert (row.classes, row.pixels) == (classes.tolist(), pixels.tolist())
         assert row.mean_confidence == pytest.approx(expected.confidence.mean(), abs=1e-5)
@@ -133,26 +135,41 @@ def test_class_stats_are_the_sums_of_the_masks(options):
     assert any((mask == 255).any() for mask in masks.values())
 
 
-def test_a_second_run_does_nothing(options, monkeypatch):
+def refuse_to_run(run):
+    raise AssertionError("a finished run needs no cluster")
+
+
+def test_a_finished_run_starts_no_cluster_and_writes_nothing(options):
     label(options)
     before = {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")}
-    monkeypatch.setattr("proxyclip.pipeline.run._label_pending", None)
-    assert label(options).exit_code == 0
+    assert execute(open_run(options), refuse_to_run).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")} == before
+
+
+def test_a_finished_run_imports_neither_torch_nor_ray(options):
+    label(options)
+    code = (
+        "import sys; from proxyclip.cli import label_job; code = label_job(); "
+        "print([name for name in ('torch', 'ray') if name in sys.modules]); sys.exit(code)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, *command(options)[2:]], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == [f"10 of 10 images labelled, 0 failed: {options.output}", "[]"]
 
 
 def test_another_recipe_on_the_same_output_is_refused(options):
     label(options)
     before = data_files(options.output)
     for change, named in (
-        ({"ignore_below": 0.3}, "segmenter.decode.ignore_below"),
-        ({"stride": 28}, "segmenter.windows.stride"),
-        ({"dtype": "bfloat16"}, "segmenter.model.dtype"),
-        ({"confidence_stride": 2}, "confidence_stride"),
-        ({"quality": "fast"}, "segmenter.model.proxy_scale"),
-        ({"fast_decode": True}, "segmenter.windows.fast_decode"),
+        ({"ignore_below": 0.3}, "--ignore-below"),
+        ({"stride": 28}, "--stride"),
+        ({"dtype": "bfloat16"}, "--dtype"),
+        ({"confidence_stride": 2}, "--confidence-stride"),
+        ({"quality": "fast"}, "proxy_scale"),
+        ({"fast_decode": True}, "--fast-decode"),
+        ({"gaussian_std": 4.0}, "--gaussian-std"),
     ):
-        with pytest.raises(ValueError, match=named.replace(".", r"\.")):
+        with pytest.raises(ValueError, match=named):
             label(dataclasses.replace(options, **change))
     assert data_files(options.output) == before
 
@@ -206,15 +223,44 @@ def listings(monkeypatch):
         seen.append(list(committed(Storage(exclude))))
         return list_images(input_uri, exclude=exclude)
 
-    monkeypatch.setattr(label_module, "list_images", listing)
+    for module in (opening, run_module):
+        monkeypatch.setattr(module, "list_images", listing)
     return seen
+
+
+class Interrupted(RayRunner):
+    """Is interrupted after the first shard."""
+
+    def label(self, config, pending):
+        yield next(super().label(config, pending))
+        raise KeyboardInterrupt
+
+
+class Failing(contextlib.ExitStack):
+    """Every shard fails, as over a storage that is down."""
+
+    retries, dtype = 0, "float32"
+
+    def __init__(self, run):
+        super().__init__()
+
+    def label(self, config, pending):
+        for shard in range(30):
+            yield Receipt(shard, 0, 0, "StorageError: down", 0)
+
+
+class Idle(Failing):
+    """Labels nothing."""
+
+    def label(self, config, pending):
+        return iter(())
 
 
 def test_an_interrupted_run_labels_what_is_planned_before_it_lists_and_ends_in_the_same_bytes(
     options, tmp_path, monkeypatch, listings
 ):
     monkeypatch.setattr(commits, "SHARDS_PER_SEGMENT", 3)
-    monkeypatch.setattr(label_module, "SHARDS_PER_WAVE", 3)
+    monkeypatch.setattr(runner, "SHARDS_PER_WAVE", 3)
     undisturbed = dataclasses.replace(options, output=str(tmp_path / "undisturbed"))
     assert label(undisturbed).exit_code == 0
     assert listings == [[]]
@@ -222,16 +268,8 @@ def test_an_interrupted_run_labels_what_is_planned_before_it_lists_and_ends_in_t
         "000003.json",
         "segment-00000.parquet",
     ]
-    receipts = label_module._receipts
-
-    def interrupted(*args):
-        yield from itertools.islice(receipts(*args), 1)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(label_module, "_receipts", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            label(options)
+    with pytest.raises(KeyboardInterrupt):
+        execute(open_run(options), Interrupted)
     assert 1 <= len(committed(Storage(options.output))) < 4
     listings.clear()
     summary = label(options)
@@ -270,10 +308,8 @@ def test_a_corpus_that_changes_is_labelled_where_it_changed(options, corpus, lis
     assert {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")} == written
 
 
-def test_an_input_that_is_gone_stops_a_resumed_run_before_its_images_fail(options, corpus, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(label_module, "_label_pending", lambda *args: None)
-        assert label(options).exit_code == 1
+def test_an_input_that_is_gone_stops_a_resumed_run_before_its_images_fail(options, corpus):
+    assert execute(open_run(options), Idle).exit_code == 1
     before = data_files(options.output)
     corpus.rename(corpus.with_name("unmounted"))
     for _ in range(2):
@@ -294,9 +330,8 @@ def test_stages_run_side_by_side(options, capsys):
     """Reading, labelling and writing overlap only while Ray does not fuse them into one operator."""
     vocabulary = Vocabulary.load(options.vocabulary)
     source = ShardSource(options.input, options.output, [ShardRange(0, (0,))])
-    worker = WorkerConfig(segmenter_config(options, vocabulary), options.output, "cpu", 1, 1, 4, 60)
     writer = WriteShards(options.output, vocabulary.class_names)
-    graph = label_graph(source, LabelShards, (worker,), writer, 1, {"num_cpus": 1})
+    graph = label_graph(source, (), writer, 1, {"num_cpus": 1})
     graph.explain()
     plan = capsys.readouterr().out.partition("Physical Plan (Optimized)")[2]
     operators = [line for line in plan.splitlines() if "Operator[" in line]
@@ -394,12 +429,12 @@ def test_a_run_that_cannot_start_says_why(options, change, message, main, capsys
 
 
 def test_an_unknown_benchmark_is_not_taken_for_a_vocabulary(options):
-    with pytest.raises(ValueError, match="Unknown benchmark 'voc2'; known: voc21, "):
+    with pytest.raises(ValueError, match=r"Unknown benchmark 'voc2'.*voc21"):
         label(dataclasses.replace(options, vocabulary=None, benchmark="voc2"))
 
 
 def test_more_gpus_than_there_are_are_refused(options):
-    with pytest.raises(ValueError, match="--num-gpus 64: this machine has"):
+    with pytest.raises(ValueError, match="--num-gpus is 64"):
         label(dataclasses.replace(options, num_gpus=64))
 
 
@@ -413,7 +448,7 @@ def test_a_relative_output_in_a_submitted_job_is_refused(options, tmp_path, monk
 
 def test_embeddings_of_another_clip_are_refused_before_the_run(options, tmp_path):
     save_file({"embeddings": np.eye(5, 7, dtype=np.float32)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="7 wide, CLIP's text space is 64"):
+    with pytest.raises(ValueError, match="have 7 numbers, but the text space of this CLIP has 64"):
         label(dataclasses.replace(options, embeddings=str(tmp_path / "other.safetensors")))
     assert not Path(options.output).exists()
 
@@ -450,16 +485,10 @@ def test_over_s3_the_same_bytes_are_written(options, corpus, s3):
     assert record["recipe"] == json.loads((Path(options.output) / "run.json").read_text())["recipe"]
 
 
-def failing_receipts(*args):
-    for shard in range(30):
-        yield {"shard": shard, "labelled": 0, "failed": 0, "error": "StorageError: down", "retries": 0}
-
-
-def test_shards_that_all_fail_stop_the_run(options, monkeypatch):
+def test_shards_that_all_fail_stop_the_run(options):
     """It is not the shards then, and each would cost all the retries of a storage that is down."""
-    monkeypatch.setattr(label_module, "_receipts", failing_receipts)
-    summary = label(options)
-    assert summary.stopped == "20 shards in a row failed, the last one by: StorageError: down"
+    summary = execute(open_run(options), Failing)
+    assert summary.stopped == "20 shards in a row failed; the last error: StorageError: down"
     assert len(summary.shard_errors) == 20
     assert summary.exit_code == 1
 
@@ -468,13 +497,9 @@ def test_a_storage_that_is_down_at_the_end_does_not_hide_what_failed(options, mo
     def down(self):
         raise StorageError("storage: s3://bucket: down")
 
-    def receipts(*args):
-        monkeypatch.setattr(label_module.Manifest, "compact", down)
-        yield from failing_receipts()
-
-    monkeypatch.setattr(label_module, "_receipts", receipts)
-    summary = label(options)
-    assert summary.stopped == "the output cannot be read any more: storage: s3://bucket: down"
+    monkeypatch.setattr(Manifest, "compact", down)
+    summary = execute(open_run(options), Failing)
+    assert summary.stopped == "the output can no longer be read: storage: s3://bucket: down"
     assert len(summary.shard_errors) == 20
     assert summary.exit_code == 1
 
@@ -487,4 +512,4 @@ def test_the_fast_job_writes_what_the_fast_library_predicts(options, corpus):
     assert (config.model.proxy_scale, config.windows.fast_decode) == (0.5, True)
     segmenter = Segmenter.from_config(config)
     for row in read_masks(Storage(chosen.output)):
-        np.testing.assert_array_equal(decode_mask(row.mask), segmenter.predict(corpus / row.uri, vocabulary).mask)
+        np.testing.assert_array_equal(mask_from_png(row.mask), segmenter.predict(corpus / row.uri, vocabulary).mask)

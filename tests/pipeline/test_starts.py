@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from proxyclip.storage.store import Storage
 
 ROOT = Path(__file__).resolve().parents[2]
 POISON_PX = 77
+DEADLINE_S = 600
 
 # What a driver fault or the machine's memory does to a process: it is gone, in the midst of labelling.
 SITECUSTOMIZE = f"""
@@ -68,13 +71,13 @@ def test_a_shard_that_keeps_killing_its_actor_is_set_aside(command, tmp_path, mo
     (tmp_path / "poison" / "sitecustomize.py").write_text(textwrap.dedent(SITECUSTOMIZE))
     with monkeypatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path / "poison"), prepend=":")
-        run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        run = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     assert run.returncode == 1, run.stderr
     assert "Shard 1 failed: RuntimeError: its worker died 3 times while labelling it; set aside" in run.stderr
     assert "1 shards are left" in run.stderr
     output = Storage(str(tmp_path / "out"))
     assert sorted(committed(output)) == [0, 2]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)  # without the poison
+    run = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)  # without the poison
     assert run.returncode == 0, run.stderr
     report = verify(output)
     assert not report.problems
@@ -82,29 +85,28 @@ def test_a_shard_that_keeps_killing_its_actor_is_set_aside(command, tmp_path, mo
     assert report.images == 9
 
 
-def test_a_suspect_waits_until_it_is_alone_and_nobody_joins_it():
-    turns, log = Turns(2), []
-    inside, leave = threading.Semaphore(0), threading.Event()
+def test_two_shards_work_at_once_and_a_suspect_works_alone():
+    turns, both = Turns(2), threading.Barrier(2)
+    inside: list[bool] = []
+    seen: list[tuple[bool, ...]] = []
 
-    def work(name: str, alone: bool) -> None:
+    def work(alone: bool) -> None:
         with turns.take(alone=alone):
-            log.append(name)
-            inside.release()
-            leave.wait(10)
+            inside.append(alone)
+            seen.append(tuple(inside))
+            inside.remove(alone)
 
-    def start(name: str, *, alone: bool = False) -> threading.Thread:
-        thread = threading.Thread(target=work, args=(name, alone))
-        thread.start()
-        return thread
+    def meet() -> None:
+        with turns.take(alone=False):
+            both.wait(DEADLINE_S)
 
-    threads = [start("a"), start("b")]
-    assert all(inside.acquire(timeout=10) for _ in range(2))  # both at once
-    threads += [start("suspect", alone=True)]
-    while not turns._door.locked():  # it waits in the door
-        assert threads[2].is_alive()
-    threads += [start("c")]
-    assert not inside.acquire(timeout=0.2)
-    leave.set()
-    for thread in threads:
-        thread.join(10)
-    assert log[2:] == ["suspect", "c"]
+    shards = [True] * 50 + [False] * 150
+    random.Random(0).shuffle(shards)
+    with ThreadPoolExecutor(8) as pool:
+        for met in [pool.submit(meet), pool.submit(meet)]:
+            met.result(DEADLINE_S)
+        for done in [pool.submit(work, alone) for alone in shards]:
+            done.result(DEADLINE_S)
+    assert seen.count((True,)) == 50
+    assert all(len(together) == 1 for together in seen if True in together)
+    assert max(map(len, seen)) <= 2

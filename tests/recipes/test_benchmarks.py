@@ -1,16 +1,17 @@
-"""`preset` and `benchmark` together are exactly the paper's row."""
+"""A preset at a benchmark has exactly the settings of the paper."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from reference import SHARED
 
-from proxyclip.config import LabelOptions
+from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.recipe import segmenter_config
 from proxyclip.recipes.benchmarks import BENCHMARKS, SETTINGS, BenchmarkSettings
-from proxyclip.recipes.presets import PRESETS, benchmark, preset
+from proxyclip.recipes.presets import PRESETS, preset, preset_at
 from proxyclip.vocabulary.names import Vocabulary
 
 FACTS = SHARED / "facts" / "methods.md"
@@ -61,12 +62,12 @@ def test_options_with_a_benchmark_are_its_row(preset_name):
         vocabulary = Vocabulary.from_name(name)
         options = LabelOptions(input="in", output="out", preset=preset_name, benchmark=name)
         config = segmenter_config(options, vocabulary)
-        assert config == benchmark(preset_name, name) == settings.applied_to(preset(preset_name).config)
+        assert config == preset_at(preset_name, name).config == settings.applied_to(preset(preset_name).config)
         assert (vocabulary.background is None) == (settings.background_threshold == 0)
 
 
 def test_sclip_on_voc21_in_full():
-    config = benchmark("sclip-b16", "voc21")
+    config = preset_at("sclip-b16", "voc21").config
     assert (config.windows.short_side, config.windows.crop, config.windows.stride) == (336, 224, 112)
     assert (config.decode.logit_scale, config.decode.background_threshold) == (65.0, 0.1)
     assert config.decode.area_threshold == 0.1
@@ -88,14 +89,25 @@ def test_a_vocabulary_alone_takes_its_threshold_and_the_presets_windows():
 @pytest.mark.parametrize(
     ("preset_name", "name", "message"),
     [
-        ("proxyclip-b16-dino-b8", "voc12", "Unknown benchmark 'voc12'; known: voc21"),
-        ("clearclip-b16", "ade847", "no published settings for benchmark 'ade847'; it has: voc21"),
-        ("demo", "voc21", "Preset 'demo' has no published settings for benchmark 'voc21'; it has: none"),
+        ("proxyclip-b16-dino-b8", "voc12", "Unknown benchmark 'voc12'. Did you mean 'voc21'? Benchmarks: voc21, voc20"),
+        ("clearclip-b16", "ade847", "no published settings for benchmark 'ade847'; it has settings for: voc21"),
+        ("demo", "voc21", "Preset 'demo' has no published settings for benchmark 'voc21'; it has settings for: none"),
     ],
 )
 def test_what_no_paper_reports_is_refused(preset_name, name, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        benchmark(preset_name, name)
+        preset_at(preset_name, name)
+
+
+def test_without_a_benchmark_a_preset_keeps_its_settings():
+    assert preset_at("sclip-b16", None) == preset("sclip-b16")
+    with pytest.raises(ValueError, match="Unknown preset 'sclip-b61'"):
+        preset_at("sclip-b61", None)
+
+
+def test_at_a_benchmark_only_the_settings_of_a_preset_change():
+    chosen = preset_at("sclip-b16", "voc21")
+    assert replace(chosen, config=preset("sclip-b16").config) == preset("sclip-b16")
 
 
 def test_a_job_needs_a_vocabulary_or_a_benchmark():

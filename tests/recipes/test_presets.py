@@ -5,11 +5,11 @@ from __future__ import annotations
 import open_clip
 import pytest
 
-from proxyclip.models.attention import METHODS
-from proxyclip.models.networks.build import LOCAL_DIR
-from proxyclip.models.networks.weights import weight_files
+from proxyclip.recipes.architectures import LOCAL_DIR
+from proxyclip.recipes.methods import METHODS
 from proxyclip.recipes.presets import PRESETS, preset
 from proxyclip.recipes.proxies import VFMS
+from proxyclip.recipes.weights import weight_files
 from proxyclip.vocabulary.names import bundled_names
 
 NAMED = [name for name in PRESETS if name != "demo"]
@@ -21,7 +21,7 @@ def test_presets_name_what_exists(name):
     model = chosen.config.model
     assert model.method in METHODS
     assert model.clip_pretrained in open_clip.list_pretrained_tags_by_model(model.clip)
-    if METHODS[model.method].attention is None:
+    if METHODS[model.method].needs_proxy:
         assert chosen.licences.keys() == {"clip", "proxy"}
         assert chosen.licences["proxy"] == VFMS[model.proxy].licence
     else:

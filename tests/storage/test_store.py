@@ -2,11 +2,13 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from proxyclip.storage import store
@@ -101,7 +103,7 @@ def test_a_store_that_overwrites_what_it_must_keep_is_refused(rclone):
     storage = Storage(rclone.uri(f"bucket/{uuid.uuid4().hex}"))
     storage.write("run.json", b"of another run")
     for key in ("run.json", "new.json"):
-        with pytest.raises(StorageError, match="overwrites files that are to be created only if absent"):
+        with pytest.raises(StorageError, match="ignores conditional writes"):
             storage.create(key, b"ours")
     assert storage.read("run.json") == b"of another run"
 
@@ -168,7 +170,7 @@ def test_credentials_are_never_shown():
     )
     assert public_uri("/data/a?b@c") == "/data/a?b@c"
     assert "secret" not in repr(Storage("s3://bucket/prefix?X-Amz-Signature=secret"))
-    with pytest.raises(ValueError, match="with a password in it") as caught:
+    with pytest.raises(ValueError, match="contains a password") as caught:
         Storage("s3://AKIA:secret@bucket/prefix")
     assert "secret@" not in str(caught.value)
 
@@ -202,8 +204,8 @@ def test_a_disk_without_hard_links_says_so(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(store.os, "link", refuse)
-    with pytest.raises(StorageError, match="without hard links"):
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StorageError, match="has no hard links"):
         Storage(str(tmp_path)).create("x", b"")
 
 
@@ -274,6 +276,67 @@ def test_what_was_deleted_is_gone_and_deleting_it_again_is_fine(storage):
     assert list(storage.list()) == []
     storage.delete("a/x")
     storage.delete("never/was")
+
+
+def test_a_storage_that_can_be_written_passes_the_check_and_is_left_as_it_was(storage, tmp_path):
+    storage.check_writable()
+    assert os.listdir(tmp_path) == []  # noqa: PTH208  (the folder of the output is not created either)
+    storage.write("a/x", b"1")
+    storage.check_writable()
+    assert [entry.key for entry in storage.list()] == ["a/x"]
+    assert everything(storage) == ["a/x"]
+
+
+def everything(storage: Storage) -> list[str]:
+    """All keys, also those that listings leave out."""
+    fs, root = fsspec.core.url_to_fs(storage.uri, skip_instance_cache=True)
+    return sorted(path[len(root) + 1 :] for path in fs.find(root))
+
+
+def test_a_folder_whose_parents_do_not_exist_can_be_written(tmp_path):
+    Storage(str(tmp_path / "a" / "b" / "c")).check_writable()
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+@pytest.mark.parametrize("below", ["", "/out", "/deeper/out"])
+def test_a_file_in_the_way_of_the_output_is_named(tmp_path, below):
+    (tmp_path / "file").write_bytes(b"")
+    uri = f"{tmp_path}/file{below}"
+    with pytest.raises(StorageError, match=rf"{uri}: {tmp_path}/file is not a folder"):
+        Storage(uri).check_writable()
+
+
+def test_a_dead_link_in_the_way_of_the_output_is_named(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "missing")
+    with pytest.raises(StorageError, match="link is not a folder"):
+        Storage(f"{tmp_path}/link/out").check_writable()
+
+
+@pytest.mark.parametrize("below", ["", "/out"])
+def test_a_folder_without_permission_is_refused(below):
+    code = (
+        "import os, sys; from proxyclip.storage.store import Storage; "
+        "os.getuid() or os.setuid(65534); Storage(sys.argv[1]).check_writable()"  # root may write everywhere
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        done = subprocess.run([sys.executable, "-c", code, folder + below], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == (
+        f"PermissionError: storage: {folder}{below}: cannot create files in {folder}: Permission denied; "
+        "choose another folder, or change its permissions."
+    )
+
+
+def test_a_store_that_ignores_conditional_writes_fails_the_check(rclone):
+    storage = Storage(rclone.uri(f"bucket/{uuid.uuid4().hex}"))
+    with pytest.raises(StorageError, match="ignores conditional writes"):
+        storage.check_writable()
+    assert everything(storage) == []
+
+
+def test_a_missing_bucket_fails_the_check(s3):
+    with pytest.raises(StorageError, match=r"no-such-bucket.*create the bucket"):
+        Storage("s3://no-such-bucket/prefix").check_writable()
 
 
 def test_an_entry_says_when_it_was_written(storage):

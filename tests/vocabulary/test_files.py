@@ -68,13 +68,22 @@ def test_text_is_read_whatever_wrote_it(text: str, pets: Vocabulary, write: Call
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sky\n\ncat", r"line 2 is empty; name it or remove it"),
-        ("\nsky", "line 1 is empty"),
-        ("", "line 1 is empty"),
-        ("sky\n;\ncat", "line 2 is empty"),
-        ("sky\nhorse;; pony", r'line 2 \("horse;; pony"\) has an empty name'),
-        ("sky\nhor\tse", r"the name of class 1, 'hor\\tse', holds the character '\\t' at 3"),
-        ("classes.txt", r'to read the file "classes.txt" call from_file'),
+        ("sky\n\ncat", "line 2: the line is empty; write a class there or remove the line"),
+        ("\nsky", "line 1: the line is empty"),
+        ("", "line 1: the line is empty"),
+        ("sky\n;\ncat", "line 2: the line is empty"),
+        ("sky\nhorse;; pony", r'line 2: "horse;; pony" has an empty name'),
+        ("sky\nhor\tse", r"line 2: the name 'hor\\tse' contains the character '\\t' at position 3; remove it"),
+        (
+            "sky\nhorse; po\x00ny",
+            r"line 2: query 1 of \"horse\" 'po\\x00ny' contains the character '\\x00' at position 2",
+        ),
+        ("sky\nhorse;pony; Pony", 'line 2: "horse" has the query "Pony" more than once; remove'),
+        (
+            "dog\ncow\ncow shed\ncat;kitten\nox\nbull\n Cat ;tom",
+            r'^line 7: "Cat" is also the name of class 3 \(line 4\); rename one or make it a synonym\.$',
+        ),
+        ("classes.txt", r'to read the file "classes.txt", call from_file'),
     ],
 )
 def test_bad_text_is_refused(text: str, message: str) -> None:
@@ -114,37 +123,40 @@ def test_a_plain_list_is_a_vocabulary(name: str, pets: Vocabulary, write: Callab
     [
         (
             {"classes": ["a"], "pallette": []},
-            r'the vocabulary has the unknown key "pallette"; did you mean "palette"\?',
+            r'^unknown key "pallette"\. Did you mean "palette"\?',
         ),
-        ({"classes": ["a"], "zzz": 1}, r'unknown key "zzz"\. Known: name, classes, background, palette'),
-        ([{"name": "a", "synonym": ["b"]}], r'class 0 has the unknown key "synonym"; did you mean "synonyms"\?'),
-        ([{"name": "a", "synonyms": ["b"], "queries": ["c"]}], r'class 0 \("a"\) has both "queries" and "synonyms"'),
-        ([{"name": "a", "synonyms": "b"}], r'"synonyms" of class 0 \("a"\) is \'b\'; give a list'),
-        ([{"name": "a", "queries": []}], r'the queries of class 0 \("a"\) are \(\); give a list of one or more'),
-        (["x", {"queries": ["b"]}], r'class 1 .* has no "name"; add it'),
-        (["x", []], "class 1 is an empty list; name it or remove it"),
-        (["x", False], r"class 1 is False \(bool\); names are text: put it in quotes"),
-        (["x", None], r"class 1 is None \(NoneType\)"),
-        ([["x", 5]], r'query 1 of class 0 \("x"\) is 5 \(int\)'),
-        ([[5, "x"]], r"the name of class 0 is 5 \(int\)"),
-        ([{"name": 5}], r"the name of class 0 is 5 \(int\)"),
+        ({"classes": ["a"], "zzz": 1}, r'unknown key "zzz"\. Keys: name, classes, background, palette'),
+        ([{"name": "a", "synonym": ["b"]}], r'class 0: unknown key "synonym"\. Did you mean "synonyms"\?'),
+        (
+            [{"name": "a", "synonyms": ["b"], "queries": ["c"]}],
+            r'class 0: "a" has both "queries" and "synonyms"; keep one',
+        ),
+        ([{"name": "a", "synonyms": "b"}], r'class 0: "synonyms" of "a" is \'b\'; give a list'),
+        ([{"name": "a", "queries": []}], r'class 0: "a" has no queries; give one or more'),
+        (["x", {"queries": ["b"]}], r'class 1: .* has no "name"; add it'),
+        (["x", []], "class 1: the list is empty; write a name or remove it"),
+        (["x", False], r"class 1: the name is False \(bool\); names are text: put it in quotes"),
+        (["x", None], r"class 1: the name is None \(NoneType\)"),
+        ([["x", 5]], r'class 0: query 1 of "x" is 5 \(int\)'),
+        ([[5, "x"]], r"class 0: the name is 5 \(int\)"),
+        ([{"name": 5}], r"class 0: the name is 5 \(int\)"),
         ({"name": 5, "classes": ["a"]}, r"the name of the vocabulary is 5 \(int\)"),
-        ({"name": "v"}, r"a vocabulary is a list of classes, or a mapping .* found \{'name': 'v'\}"),
-        ("sky", "found 'sky'"),
-        (None, "found None"),
-        ([], "the vocabulary has 0 classes; give it 1 to 65535"),
+        ({"name": "v"}, r"a vocabulary is a list of classes, or a mapping .* this is \{'name': 'v'\}"),
+        ("sky", "this is 'sky'"),
+        (None, "this is None"),
+        ([], "the vocabulary has 0 classes; a vocabulary has 1 to 65535"),
         ({"classes": ["a"], "background": "b"}, r'the background "b" is not a class'),
-        ({"classes": ["a"], "background": 1}, r"the background is class 1; classes are 0\.\.0"),
-        ({"classes": ["a"], "background": -1}, r"the background is class -1; classes are 0\.\.0"),
+        ({"classes": ["a"], "background": 1}, "the background is class 1, but the classes are 0 to 0"),
+        ({"classes": ["a"], "background": -1}, "the background is class -1, but the classes are 0 to 0"),
         ({"classes": ["a"], "background": True}, "the background is True; give the name or the index"),
-        ({"classes": ["a", "b"], "palette": [[0, 0, 0]]}, r"the palette is not 2 colours .* found \[\[0, 0, 0\]\]"),
-        ({"classes": ["a", "b"], "palette": [[0, 0, 0], [0, 0]]}, "the palette is not 2 colours"),
-        ({"classes": ["a"], "palette": "red"}, "the palette is not 1 colours"),
-        ({"classes": ["a"], "palette": [[0, 0, 256]]}, r"other values than whole numbers 0\.\.255"),
-        ({"classes": ["a"], "palette": [[0, 0, -1]]}, r"other values than whole numbers 0\.\.255"),
-        ({"classes": ["a"], "palette": [[0, 0, 0.5]]}, r"other values than whole numbers 0\.\.255"),
+        ({"classes": ["a", "b"], "palette": [[0, 0, 0]]}, r"the palette is \[\[0, 0, 0\]\]; give a list of 2 colours"),
+        ({"classes": ["a", "b"], "palette": [[0, 0, 0], [0, 0]]}, "give a list of 2 colours"),
+        ({"classes": ["a"], "palette": "red"}, "the palette is 'red'; give a list of 1 colours"),
+        ({"classes": ["a"], "palette": [[0, 0, 256]]}, "colours are whole numbers from 0 to 255"),
+        ({"classes": ["a"], "palette": [[0, 0, -1]]}, "colours are whole numbers from 0 to 255"),
+        ({"classes": ["a"], "palette": [[0, 0, 0.5]]}, "colours are whole numbers from 0 to 255"),
         ([{"name": "a", "color": [0, 0, 0]}, "b"], '1 of 2 classes have a "color"; give it to all or none'),
-        ({"classes": [{"name": "a", "color": [0, 0, 0]}], "palette": [[0, 0, 0]]}, 'both "palette" and classes with'),
+        ({"classes": [{"name": "a", "color": [0, 0, 0]}], "palette": [[0, 0, 0]]}, 'a "palette" and also classes with'),
     ],
 )
 def test_bad_json_is_refused(data: Any, message: str) -> None:
@@ -155,13 +167,14 @@ def test_bad_json_is_refused(data: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("v.json", "{", r"v\.json: is not JSON: .*line 1"),
-        ("v.yaml", "a: [", r"v\.yaml: is not YAML: "),
-        ("v.csv", "a,b", r'v\.csv: has the suffix "\.csv"; a vocabulary is \.txt, \.json, \.yaml or \.yml'),
-        ("v.txt", "sky".encode("utf-16"), r"v\.txt: is not UTF-8 text \(byte 0\); save it as UTF-8"),
-        ("v.txt", "a\n\nb", r"v\.txt: line 2 is empty"),
-        ("v.yaml", "- yes", r"v\.yaml: class 0 is True \(bool\); names are text: put it in quotes"),
-        ("v.json", '["a", "A"]', r"v\.json: classes 0"),
+        ("v.json", "{", r"v\.json, line 1: the file is not valid JSON: .*column 2"),
+        ("v.yaml", "a: [", r"v\.yaml: the file is not valid YAML: "),
+        ("v.csv", "a,b", r'v\.csv: a vocabulary file ends in \.txt, \.json, \.yaml or \.yml, not in "\.csv"'),
+        ("v.txt", "sky".encode("utf-16"), r"v\.txt: the file is not UTF-8 text \(byte 0\); save it as UTF-8"),
+        ("v.txt", "a\n\nb", r"v\.txt, line 2: the line is empty"),
+        ("v.yaml", "- yes", r"v\.yaml, class 0: the name is True \(bool\); names are text: put it in quotes"),
+        ("v.json", '["a", "A"]', r'v\.json, class 1: "A" is also the name of class 0; rename one'),
+        ("v.txt", "a\nA", r'v\.txt, line 2: "A" is also the name of class 0 \(line 1\); rename one'),
     ],
 )
 def test_a_bad_file_is_refused_by_name(
@@ -172,7 +185,7 @@ def test_a_bad_file_is_refused_by_name(
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(VocabularyError, match=r"none\.json: cannot be read: No such file"):
+    with pytest.raises(VocabularyError, match=r"none\.json: the file cannot be read: No such file"):
         Vocabulary.from_file(tmp_path / "none.json")
 
 
@@ -199,16 +212,16 @@ def test_any_way_to_load_takes_embeddings(write: Callable[..., Path], tmp_path: 
 
 
 def test_an_unreadable_embeddings_file_is_refused(pets: Vocabulary, tmp_path: Path, write: Callable[..., Path]) -> None:
-    with pytest.raises(VocabularyError, match=r"none\.safetensors: cannot be read as safetensors"):
+    with pytest.raises(VocabularyError, match=r"none\.safetensors: the file cannot be read as safetensors"):
         pets.with_embeddings(tmp_path / "none.safetensors")
-    with pytest.raises(VocabularyError, match=r"junk\.safetensors: cannot be read as safetensors"):
+    with pytest.raises(VocabularyError, match=r"junk\.safetensors: the file cannot be read as safetensors"):
         pets.with_embeddings(write("junk.safetensors", "not a tensor"))
     save_file({"a": rows(4), "b": rows(4)}, tmp_path / "two.safetensors")
-    with pytest.raises(VocabularyError, match=r"holds the tensors \['a', 'b'\]; it should hold one, or one named"):
+    with pytest.raises(VocabularyError, match=r"has the tensors \['a', 'b'\]; save a single tensor, or name one"):
         pets.with_embeddings(tmp_path / "two.safetensors")
     header = b'{"embeddings":{"dtype":"BF16","shape":[4,1],"data_offsets":[0,8]}}'
     half = write("half.safetensors", len(header).to_bytes(8, "little") + header + bytes([128, 63] * 4))
-    with pytest.raises(VocabularyError, match=r"half\.safetensors: cannot be read .*bfloat16.*save float32"):
+    with pytest.raises(VocabularyError, match=r"half\.safetensors: the file cannot be read .*bfloat16.*save float32"):
         pets.with_embeddings(half)
 
 
@@ -255,7 +268,7 @@ def test_load_takes_a_name_or_a_file(write: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("VOC12", r'"VOC12" is neither a bundled vocabulary nor a file; did you mean voc2.* Bundled: voc20, voc21,'),
+        ("VOC12", r'"VOC12" is neither a bundled vocabulary nor a file\. Did you mean voc2.* Bundled: voc20, voc21,'),
         ("zzz/none.txt", r'"zzz/none.txt" is neither .* nor a file\. Bundled: voc20'),
         (".", r'"\." is neither a bundled vocabulary nor a file'),
     ],
@@ -266,5 +279,5 @@ def test_an_unknown_vocabulary_is_refused_with_what_there_is(spec: str, message:
 
 
 def test_an_unknown_name_is_refused_with_what_there_is() -> None:
-    with pytest.raises(VocabularyError, match=r'no bundled vocabulary "ade20"; did you mean ade20k'):
+    with pytest.raises(VocabularyError, match=r'no bundled vocabulary "ade20"\. Did you mean ade20k'):
         Vocabulary.from_name("ade20")

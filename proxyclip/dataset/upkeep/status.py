@@ -1,8 +1,7 @@
-"""`status`: how far a run is, from what it has written so far."""
+"""`status`: how far a run is, read from its output."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,14 +9,16 @@ from dataclasses import dataclass, field
 from itertools import islice, pairwise
 
 from proxyclip.dataset.commits import Commit, Done, read_commits
+from proxyclip.dataset.layout import COMMITS_FOLDER, parse_commit_key, parse_segment_key
 from proxyclip.dataset.manifest import Manifest, Totals
+from proxyclip.dataset.run_record import require_run
 from proxyclip.dataset.segments import read_sums
 from proxyclip.dataset.shards import read_table
 from proxyclip.storage.store import Storage
 
-# Files of failures that are read, the latest shards first.
+# At most this many files of failures are read, the latest shards first.
 MAX_FAILURE_FILES = 1000
-# The rate is that of this time before the last commit, and of at most this many commits.
+# The rate is measured over this time before the last commit, and over at most this many commits.
 RATE_WINDOW_S = 3600
 _RATE_COMMITS = 500
 
@@ -26,8 +27,8 @@ _RATE_COMMITS = 500
 class Status:
     """How far a run is.
 
-    images_per_s, left_s: None where too little was committed to tell. last_commit_s: seconds since the last commit,
-    None before the first. failures: images by (status, reason), of `failures_of` shards that have some.
+    images_per_s, left_s: None if too little is committed to tell. last_commit_s: seconds since the last commit, None
+    before the first. failures: number of images by (status, reason), over `failures_of` shards with failures.
     """
 
     totals: Totals
@@ -40,12 +41,12 @@ class Status:
 
 
 def status(storage: Storage) -> Status:
-    """How far the run of an output is, while it runs or after. Raises FileNotFoundError where no run was begun."""
+    """How far a run is, while it runs or later. Raises FileNotFoundError if no run was begun."""
+    require_run(storage)
     manifest = Manifest(storage)
-    manifest.run_record()
     done = manifest.committed()
     totals = manifest.totals()
-    times = sorted(_commit_times(storage))
+    times = _CommitTimes.of(storage, done)
     rate = _rate(storage, done, times)
     left = totals.planned - totals.labelled - totals.failed
     failures, failures_of = _failures(manifest, done)
@@ -54,29 +55,42 @@ def status(storage: Storage) -> Status:
         finished=0 < totals.shards == totals.committed and manifest.has_class_stats(),
         images_per_s=rate,
         left_s=left / rate if rate else None,
-        last_commit_s=max(time.time() - times[-1][0], 0) if times else None,
+        last_commit_s=max(time.time() - times.last_s, 0) if times.last_s is not None else None,
         failures=failures,
         failures_of=failures_of,
     )
 
 
-def _commit_times(storage: Storage) -> Iterator[tuple[int, str]]:
-    for entry in storage.list("commits"):
-        if re.fullmatch(r"commits/(\d{6,}\.json|segment-\d{5,}\.parquet)", entry.key):
-            yield entry.modified_s, entry.key
+@dataclass(frozen=True)
+class _CommitTimes:
+    """When commits were written, in seconds, in order: with the shards of loose commits and the blocks of segments."""
+
+    loose: list[tuple[int, int]]
+    segments: list[tuple[int, int]]
+    last_s: int | None
+
+    @classmethod
+    def of(cls, storage: Storage, done: Done) -> _CommitTimes:
+        entries = list(storage.list(COMMITS_FOLDER))
+        loose = sorted(
+            (entry.modified_s, shard) for entry in entries if (shard := parse_commit_key(entry.key)) is not None
+        )
+        segments = sorted(
+            (entry.modified_s, block) for entry in entries if (block := parse_segment_key(entry.key)) is not None
+        )
+        last_s = max((time_s for time_s, _ in [*loose[-1:], *segments[-1:]]), default=None)
+        return cls([(time_s, shard) for time_s, shard in loose if shard in done.loose], segments, last_s)
 
 
-def _rate(storage: Storage, done: Done, times: list[tuple[int, str]]) -> float | None:
-    """Images per second lately: of the loose commits, or else of the segments, whose times are coarser."""
-    loose = [(time_s, int(key[8:-5])) for time_s, key in times if key.endswith(".json")]
-    loose = [(time_s, shard) for time_s, shard in loose if shard in done.loose][-_RATE_COMMITS:]
+def _rate(storage: Storage, done: Done, times: _CommitTimes) -> float | None:
+    """Images per second of late. If there are too few loose commits, it comes from segments, which are coarser."""
+    loose = times.loose[-_RATE_COMMITS:]
     loose = [(time_s, shard) for time_s, shard in loose if time_s >= loose[-1][0] - RATE_WINDOW_S]
     if len(loose) > 1 and loose[-1][0] > loose[0][0]:
         after_first = [shard for time_s, shard in loose if time_s > loose[0][0]]
         images = sum(commit.images for commit in read_commits(storage, done, after_first))
         return images / (loose[-1][0] - loose[0][0])
-    segments = [(time_s, int(key[16:-8])) for time_s, key in times if key.endswith(".parquet")]
-    for (before_s, _), (after_s, block) in pairwise(segments[-2:]):
+    for (before_s, _), (after_s, block) in pairwise(times.segments[-2:]):
         if after_s > before_s:
             return read_sums(storage, block).images / (after_s - before_s)
     return None
@@ -95,7 +109,7 @@ def _failures(manifest: Manifest, done: Done) -> tuple[Counter[tuple[str, str]],
 
 
 def _failed(storage: Storage, done: Done) -> Iterator[Commit]:
-    """The commits with failed images: the loose ones, then those of the segments from the last on."""
+    """The commits with failed images: first the loose ones, then those in segments, the last segment first."""
     yield from (commit for commit in read_commits(storage, done, done.loose) if commit.failed)
     for block in sorted(done.segments, reverse=True):
         if read_sums(storage, block).failed:

@@ -1,4 +1,4 @@
-"""`verify`: everything of an output read again and held together; and the way back for what is broken."""
+"""`verify`: reads all of an output and checks it. `repair`: drops what is broken, for the next run to make again."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from proxyclip.dataset.commits import (
     Commit,
     block_of,
     block_shards,
-    commit_key,
     committed,
     parse_segment,
     read_commit,
-    segment_key,
 )
-from proxyclip.dataset.manifest import CLASS_STATS_KEY, Manifest
-from proxyclip.dataset.plan import PlanPart, part_key
+from proxyclip.dataset.layout import CLASS_STATS, PLAN_FOLDER, commit_key, plan_key, segment_key
+from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.plan import PlanPart
+from proxyclip.dataset.run_record import require_run
 from proxyclip.dataset.segments import dissolve, read_sums
 from proxyclip.dataset.statistics import ClassSums, class_stats_table
 from proxyclip.dataset.upkeep.shard_check import UNREADABLE, ShardCheck, check_shard
@@ -31,7 +31,7 @@ CHECKS_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Problem:
-    """Something broken: the file or place, what is wrong there, and the shard or the segment that it belongs to."""
+    """Something broken. place: the file. shard, block: the shard, or the block of the segment, that it belongs to."""
 
     place: str
     what: str
@@ -41,7 +41,7 @@ class Problem:
 
 @dataclass
 class Report:
-    """What was read, and what is broken. unfinished: what is only not done yet."""
+    """What was read. problems: what is broken. unfinished: what is not done yet, which is no error."""
 
     shards: int = 0
     images: int = 0
@@ -50,17 +50,17 @@ class Report:
 
 
 def verify(storage: Storage) -> Report:
-    """Read everything that is committed: checksums, rows, masks, statistics. Each image must be there once.
+    """Read everything that is committed, and check checksums, rows, masks and statistics.
 
-    Raises FileNotFoundError where no run was begun and OSError where the storage fails.
+    Raises FileNotFoundError if no run was begun and OSError if the storage fails.
     """
     return _Verification(storage).run()
 
 
 def repair(storage: Storage, report: Report) -> list[int]:
-    """Drop the commits of broken shards, so that the next run labels them anew. Returns these shards.
+    """Drop the commits of broken shards, so that the next run labels them again. Returns these shards.
 
-    Not while a job is running on this output. What is broken in the plan stays broken.
+    Do not call it while a job runs on this output. It cannot repair the plan.
     """
     broken = {problem.shard for problem in report.problems if problem.shard is not None}
     blocks = {problem.block for problem in report.problems if problem.block is not None}
@@ -77,8 +77,8 @@ def repair(storage: Storage, report: Report) -> list[int]:
         dissolve(storage, block, [commit for shard, commit in found.items() if shard in shards - broken])
     for shard in broken:
         storage.delete(commit_key(shard))
-    if broken or any(problem.place == CLASS_STATS_KEY for problem in report.problems):
-        storage.delete(CLASS_STATS_KEY)
+    if broken or any(problem.place == CLASS_STATS for problem in report.problems):
+        storage.delete(CLASS_STATS)
     return sorted(broken)
 
 
@@ -87,28 +87,27 @@ class _Verification:
         self._storage = storage
         self._manifest = Manifest(storage)
         self._report = Report()
-        self._live = ClassSums()  # of all shards, without dead rows
-        self._in_block: dict[int, ClassSums] = defaultdict(ClassSums)  # of those in a segment, with dead rows
+        self._live = ClassSums()  # over all shards, without dead rows
+        self._in_block: dict[int, ClassSums] = defaultdict(ClassSums)  # over each block, with dead rows
         self._segment: tuple[int, dict[int, Commit]] = (-1, {})
 
     def run(self) -> Report:
-        recipe = self._manifest.run_record()["recipe"]
-        self._stride = int(recipe.get("confidence_stride", 1))
+        self._stride = int(require_run(self._storage).recipe.get("confidence_stride", 1))
         try:
             parts = self._manifest.plan.parts()
             self._check_plan(parts)
             if self._report.problems:
-                return self._report  # which rows are dead is not known then
+                return self._report  # without a sound plan, dead rows are unknown
             self._dead = self._manifest.plan.dead()
         except StorageError:
             raise
         except UNREADABLE as error:
-            self._problem("plan", f"cannot be read: {error}")
+            self._problem(PLAN_FOLDER, f"cannot be read: {error}")
             return self._report
         self._done = committed(self._storage)
         planned = parts[-1].shards.stop if parts else 0
         for shard in sorted(shard for shard in self._done.loose if shard >= planned):
-            self._problem(commit_key(shard), "a commit of a shard that is not planned", shard)
+            self._problem(commit_key(shard), "is the commit of a shard that is not planned", shard)
         for part in parts:
             self._check_part(part)
         for block in sorted(self._done.segments):
@@ -126,15 +125,16 @@ class _Verification:
         first_shard = 0
         for part in parts:
             if part.first_shard != first_shard:
-                self._problem(part_key(part.part), f"begins with shard {part.first_shard}, {first_shard} wanted")
+                what = f"begins with shard {part.first_shard} instead of {first_shard}"
+                self._problem(plan_key(part.part), what)
             first_shard = part.shards.stop
         for rows in self._manifest.plan.histories(parts):
-            lives_in = None
+            live_shard = None
             for row in rows:
-                if row.replaces != lives_in:
-                    what = f"is in shard {row.shard} as what replaces shard {row.replaces}, but lives in {lives_in}"
-                    self._problem("plan", f"{row.uri!r} {what}")
-                lives_in = row.shard
+                if row.replaces != live_shard:
+                    what = f"replaces its row in shard {row.replaces}, but its row that counts is in {live_shard}"
+                    self._problem(PLAN_FOLDER, f"{row.uri!r} is in shard {row.shard} and {what}")
+                live_shard = row.shard
 
     def _check_part(self, part: PlanPart) -> None:
         commits = {shard: commit for shard in part.shards if (commit := self._commit(shard)) is not None}
@@ -157,7 +157,7 @@ class _Verification:
                     self._in_block[block_of(shard)].add_stats(found.stats)
 
     def _commit(self, shard: int) -> Commit | None:
-        """The commit of a shard; None where it has none, or none that can be read."""
+        """The commit of a shard; None if it has none, or a damaged one."""
         block = block_of(shard)
         if block in self._done.segments:
             if self._segment[0] != block:
@@ -168,9 +168,9 @@ class _Verification:
         try:
             data = self._storage.read(commit_key(shard))
         except FileNotFoundError:
-            return read_commit(self._storage, shard)  # compacted since it was listed
+            return read_commit(self._storage, shard)  # a compaction has moved it since the listing
         try:
-            return Commit.from_json(data)
+            return Commit.from_json(data, commit_key(shard))
         except UNREADABLE as error:
             self._problem(commit_key(shard), f"cannot be read: {error}", shard)
             return None
@@ -183,12 +183,13 @@ class _Verification:
             self._problem(segment_key(block), f"cannot be read: {error}", block=block)
             return {}
         if sorted(commits) != list(block_shards(block)):
-            wanted = f"those of shards {block_shards(block).start} to {block_shards(block).stop - 1} wanted"
-            self._problem(segment_key(block), f"{len(commits)} commits found, {wanted}", block=block)
+            shards = f"{block_shards(block).start} to {block_shards(block).stop - 1}"
+            what = f"has commits of {len(commits)} shards; it must have those of shards {shards}"
+            self._problem(segment_key(block), what, block=block)
         return commits
 
     def _check_segment_sums(self, block: int) -> None:
-        """The foot of a segment, unless something in the segment is known to be broken."""
+        """Check the sums in a segment's footer, unless something else of the block is already broken."""
         if any(problem.block == block for problem in self._report.problems):
             return
         if any(block_of(problem.shard) == block for problem in self._report.problems if problem.shard is not None):
@@ -200,22 +201,22 @@ class _Verification:
         except StorageError:
             raise
         except UNREADABLE as error:
-            self._problem(segment_key(block), f"sums cannot be read: {error}", block=block)
+            self._problem(segment_key(block), f"the sums in its footer cannot be read: {error}", block=block)
             return
         if [sums.images, sums.labelled, sums.failed] != wanted or sums.classes != self._in_block[block]:
-            self._problem(segment_key(block), "sums found that are not those of its shards", block=block)
+            self._problem(segment_key(block), "the sums in its footer are not those of its shards", block=block)
 
     def _check_class_stats(self) -> None:
-        if not self._storage.exists(CLASS_STATS_KEY):
-            self._report.unfinished.append(f"{CLASS_STATS_KEY} is not written yet")
+        if not self._storage.exists(CLASS_STATS):
+            self._report.unfinished.append(f"{CLASS_STATS} is not written yet")
             return
-        data = self._storage.read(CLASS_STATS_KEY)
+        data = self._storage.read(CLASS_STATS)
         try:
             found = pq.read_table(pa.BufferReader(data))
         except UNREADABLE as error:
-            self._problem(CLASS_STATS_KEY, f"cannot be read: {error}")
+            self._problem(CLASS_STATS, f"cannot be read: {error}")
             return
         if not self._manifest.has_class_stats():
-            self._report.unfinished.append(f"{CLASS_STATS_KEY} is older than the plan")
+            self._report.unfinished.append(f"{CLASS_STATS} does not cover the whole plan yet")
         elif not found.equals(class_stats_table(self._live.stats(), {})):
-            self._problem(CLASS_STATS_KEY, "statistics found that are not the sums of the shards")
+            self._problem(CLASS_STATS, "the statistics are not the sums of the shards")

@@ -1,4 +1,4 @@
-"""The queries of a vocabulary, in an order in which the maxima of its classes are taken quickly."""
+"""The queries of a vocabulary, in an order that makes the maximum over the queries of each class fast."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Queries that a class may have to be counted with the others of its kind.
+# Classes with more queries than this take their maximum one by one, the others together.
 _FEW = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Queries:
-    """The queries of a vocabulary on a device, with all that is found out about them once.
+    """The queries of a vocabulary on a device, prepared once for all images.
 
-    embeddings: (Q, E) unit rows. columns: the same in the order of `Classes.columns`. twins: columns that equal an
-    earlier one, with that one.
+    embeddings: (Q, E) unit rows. columns: the same rows in the order of `Classes.columns`. twins: pairs of a column
+    and the first column that equals it.
     """
 
     embeddings: Tensor
@@ -29,19 +29,21 @@ class Queries:
     @classmethod
     def of(cls, embeddings: Tensor, query_class: Tensor) -> Queries:
         """embeddings: (Q, E) unit rows. query_class: (Q,) class of each query, ascending from 0."""
-        columns = embeddings[(classes := Classes(query_class)).columns]
+        classes = Classes(query_class)
+        columns = embeddings[classes.columns]
+        row_of: list[int] = columns.unique(dim=0, return_inverse=True)[1].tolist()  # equal columns have the same row
         first: dict[int, int] = {}
-        inverse = columns.unique(dim=0, return_inverse=True)[1].tolist()
-        twins = [(index, first[row]) for index, row in enumerate(inverse) if first.setdefault(row, index) != index]
+        twins = [(column, first[row]) for column, row in enumerate(row_of) if first.setdefault(row, column) != column]
         classes.ties = any(classes.column_class[one] != classes.column_class[other] for one, other in twins)
         return cls(embeddings, columns, twins, classes)
 
 
 class Classes:
-    """Which queries belong to which class, and an order of both in which maxima are taken over slices.
+    """The classes of the queries, and an order of both in which the queries of a maximum are slices.
 
-    Classes with more than `_FEW` queries come first, then by falling number of queries. columns: the first query of
-    each class, the second of each that has one, and so on; then the rest of those with many, class by class.
+    order: classes with more than `_FEW` queries first, then those with fewer, by falling number of queries.
+    columns: the first query of each class in that order; then the second query of each class with two to `_FEW`
+    queries, then the third, and so on; then the other queries of the classes with many, class by class.
     ties: whether two classes share a query.
     """
 
@@ -53,7 +55,7 @@ class Classes:
         order = sorted(range(self.count), key=lambda index: -self.counts[index])  # stable
         num_many = sum(count > _FEW for count in self.counts)
         columns = [firsts[index] for index in order]
-        self._further: list[tuple[slice, slice]] = []  # classes in order, and the columns of their next queries
+        self._further: list[tuple[slice, slice]] = []  # of classes in `order`, and of their next queries in `columns`
         for rank in range(1, _FEW):
             more = [index for index in order[num_many:] if self.counts[index] > rank]
             self._further.append((slice(num_many, num_many + len(more)), slice(len(columns), len(columns) + len(more))))
@@ -68,7 +70,7 @@ class Classes:
         self.order = torch.tensor(order, dtype=torch.int32, device=query_class.device)
 
     def maximum(self, logits: Tensor) -> Tensor:
-        """Maximum over the queries of each class: (..., Q) in the order of `columns` to (..., K) in that of `order`."""
+        """The maximum over each class's queries: (..., Q) ordered as `columns` to (..., K) ordered as `order`."""
         if self.count == logits.shape[-1]:
             return logits
         by_class = logits[..., : self.count].clone()
@@ -79,7 +81,10 @@ class Classes:
         return by_class
 
     def winner(self, by_class: Tensor, best: Tensor, index: Tensor) -> Tensor:
-        """The class behind the index of a maximum; of several with the same, the first. All (..., 1) but by_class."""
+        """The class of a maximum; of several equal ones, the first class.
+
+        by_class: (..., K) from `maximum`. best, index: (..., 1), its maximum and that maximum's index.
+        """
         if self.ordered:
             return index
         if self.ties:
@@ -87,7 +92,7 @@ class Classes:
         return self.order[index]
 
     def chunks(self, wanted: int) -> Iterator[tuple[slice, slice]]:
-        """Runs of whole classes, near `wanted` queries each: their queries, and themselves."""
+        """Split the queries into runs of whole classes, about `wanted` queries each: slices of queries and classes."""
         start = first = stop = 0
         for index, count in enumerate(self.counts):
             if stop > start and stop + count - start > wanted:

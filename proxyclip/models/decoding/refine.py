@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 def pamr_affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
-    """How much a pixel takes from each of its neighbours, 8 for each dilation.
+    """The weight of each neighbour of every pixel, 8 neighbours per dilation.
 
-    image: (3, H, W), normalised. Returns (8 * len(dilations), H, W), a softmax over all of a pixel's neighbours of
-    -|difference| / (0.1 * standard deviation), averaged over the channels; the deviation is that of the pixel
-    and its neighbours, per channel.
+    image: (3, H, W), normalised. Returns (8 * len(dilations), H, W): the softmax, over a pixel's neighbours, of the
+    channels' mean of -|difference| / (0.1 * standard deviation). The standard deviation is per channel, over the pixel
+    and its neighbours.
     """
     neighbours = torch.stack(list(_neighbours(image, dilations)))  # (8 * dilations, 3, H, W)
     centres = image.expand(len(dilations), *image.shape)
@@ -24,7 +24,7 @@ def pamr_affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
 
 
 def pamr(logits: Tensor, affinity: Tensor, dilations: Sequence[int], steps: int) -> Tensor:
-    """Refine maps by their neighbours, `steps` times; each map by itself, so any chunk of them gives the same.
+    """Replace every pixel by the weighted mean of its neighbours, `steps` times, each map by itself.
 
     logits: (Q, H, W). affinity: from `pamr_affinity` with the same dilations. Returns (Q, H, W).
     """
@@ -37,7 +37,7 @@ def pamr(logits: Tensor, affinity: Tensor, dilations: Sequence[int], steps: int)
 
 
 def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
-    """The 8 neighbours of every pixel at each dilation, the border repeated outwards: views of (C, H, W)."""
+    """The 8 neighbours of every pixel at each dilation: views of (C, H, W), with the border repeated outwards."""
     height, width = maps.shape[-2:]
     for dilation in dilations:
         padded = F.pad(maps[None], (dilation,) * 4, mode="replicate")[0]

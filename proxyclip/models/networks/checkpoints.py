@@ -1,4 +1,4 @@
-"""Checkpoint files: tensors by name, never from unsafe pickles, and loaded whole or not at all."""
+"""Read checkpoint files safely, and load every tensor of them or none."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by name. Pickles are read with `weights_only=True`; TorchScript archives (OpenAI's) as such."""
+    """The tensors of a checkpoint by name: safetensors, a pickle without code, or a TorchScript archive (OpenAI's)."""
     refusal = (
-        f"{path} is no safe checkpoint: wanted safetensors, a plain state dict or a TorchScript archive; "
-        "pickles that run code are refused."
+        f"{path} is not a checkpoint that can be read safely; give a safetensors file, a plain state dict or a "
+        "TorchScript archive, without pickled code."
     )
     try:
         state = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
@@ -27,7 +27,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{refusal} (it holds something else than tensors by name)")
+        raise ValueError(f"{refusal} (It holds more than tensors by name.)")
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
@@ -48,15 +48,20 @@ def load_state(
     spare: tuple[str, ...],
     unused: tuple[str, ...] = (),
 ) -> None:
-    """Load a state dict whole, or say which tensors do not fit.
+    """Load every tensor of a state dict; ValueError names the tensors that do not fit.
 
-    By the beginning of their names: `spare` tensors may be left over, and `unused` ones may besides be missing.
+    what: the name of the model in that error. spare, unused: beginnings of names. The file may hold `spare` tensors
+    that the model lacks. It may hold or lack `unused` tensors.
     """
     wanted = {n: tuple(t.shape) for n, t in model.state_dict().items() if not n.startswith(unused)}
     found = {name: tuple(value.shape) for name, value in state.items()}
     computed = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
     problems = [f"{name}: missing" for name in wanted if name not in found]
-    problems += [f"{n}: {found[n]}, wanted {wanted[n]}" for n in wanted if n in found and found[n] != wanted[n]]
+    problems += [
+        f"{name}: shape {found[name]} in the file, {shape} in the model"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
     problems += [
         f"{name}: not in the model"
         for name in found

@@ -1,4 +1,4 @@
-"""CLIP through open_clip: tokens before the last block, the last block's parts, dense features, text."""
+"""CLIP, through open_clip: tokens before the last block, the parts of the last block, dense features, text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from open_clip.model import CLIP
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from proxyclip.models.attention import Heads, Method
+from proxyclip.models.attention import Attention, Heads
 from proxyclip.models.networks.positions import interpolate_positions
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
 
 class ClipEncoder(nn.Module):
-    """An open_clip model with its native vision transformer, taken apart before its last block.
+    """An open_clip model with its native vision transformer, split before its last block.
 
-    model: an `open_clip.model.CLIP`. mean, std: RGB in [0, 1]; the model's own where it names them.
-    Raises ValueError for towers whose last block does not lead to the text space per patch.
+    model: an `open_clip.model.CLIP`. mean, std: RGB in [0, 1]; by default the model's own, else OpenAI's.
+    Raises ValueError for image towers whose patches cannot be mapped to the text space one by one.
     """
 
     def __init__(
@@ -34,20 +34,20 @@ class ClipEncoder(nn.Module):
     ) -> None:
         super().__init__()
         visual = getattr(model, "visual", None)
-        self._take(visual)
+        self._adopt(visual)
         self.model: Any = model.eval().requires_grad_(False)
         preprocess = getattr(visual, "preprocess_cfg", None) or {}
         self.mean = tuple(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN) if mean is None else mean)
         self.std = tuple(preprocess.get("std", open_clip.OPENAI_DATASET_STD) if std is None else std)
         self.tokenizer = tokenizer or open_clip.get_tokenizer("ViT-B-16", context_length=model.context_length)
 
-    def _take(self, visual: Any) -> None:
-        """Make sure of the tower; ValueError where it cannot be taken apart."""
+    def _adopt(self, visual: Any) -> None:
+        """Check the image tower, and change it if necessary; ValueError if it cannot be split."""
         _require_native_tower(visual)
 
     @property
     def embed_dim(self) -> int:
-        """Width of the space that text and dense features share."""
+        """Width of text embeddings and dense features."""
         return int(self.model.visual.proj.shape[1])
 
     def set_trunk_dtype(self, dtype: torch.dtype) -> None:
@@ -60,16 +60,16 @@ class ClipEncoder(nn.Module):
     def trunk(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """All blocks but the last.
 
-        pixels: (B, 3, H, W) float32, normalised with `mean` and `std`. Sides that the patch does not
-        divide lose their remainder on the right and bottom. Returns tokens (B, 1 + N, D) with CLS
-        first, float32, and the patch grid (h, w), N = h * w.
+        pixels: (B, 3, H, W) float32, normalised with `mean` and `std`. If the patch does not divide a side, the
+        remainder on the right or bottom is left out. Returns tokens (B, 1 + N, D) float32, CLS first, and the patch
+        grid (h, w), N = h * w.
         """
         visual = self.model.visual
         patches = visual.conv1(pixels.to(visual.conv1.weight.dtype))  # (B, D, h, w)
         grid_hw = (patches.shape[2], patches.shape[3])
         tokens = patches.flatten(2).transpose(1, 2)  # (B, N, D)
         cls = visual.class_embedding.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
-        tokens = torch.cat([cls, tokens], dim=1) + self._position_embedding(grid_hw).to(tokens.dtype)
+        tokens = torch.cat([cls, tokens], dim=1) + self.position_embedding(grid_hw).to(tokens.dtype)
         tokens = visual.ln_pre(tokens)
         for block in visual.transformer.resblocks[:-1]:
             q, k, v = _heads(block, block.ln_1(tokens))
@@ -85,25 +85,26 @@ class ClipEncoder(nn.Module):
         weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
         return F.linear(block.ln_1(tokens[:, 1:]), weight[2 * width :], bias[2 * width :])
 
-    def attend(self, tokens: Tensor, grid_hw: tuple[int, int], method: Method) -> Tensor:
-        """Run the last block with the attention of `method` over CLIP's own tokens.
+    def attend(
+        self, tokens: Tensor, grid_hw: tuple[int, int], attention: Attention, *, residual: bool = False
+    ) -> Tensor:
+        """Run the last block with another attention.
 
-        tokens: (B, 1 + N, D) and grid_hw from `trunk`. Returns dense features (B, N, E), unit length.
+        tokens: (B, 1 + N, D) and grid_hw from `trunk`. attention: a function of `models.attention`. residual: keep the
+        block's residual path and MLP. Returns dense features (B, N, E), unit length.
         """
-        if method.attention is None:
-            raise AssertionError("a proxy's attention is applied by the segmenter")
         block = self._last_block
         normed = block.ln_1(tokens)
         q, k, v = _heads(block, normed)
         heads = Heads(q, k, v, grid_hw, 1, normed.norm(dim=-1).mean(dim=-1))
-        mixed = method.attention(heads) @ v  # (B, heads, 1 + N, d)
-        if not method.residual:
+        mixed = attention(heads) @ v  # (B, heads, 1 + N, d)
+        if not residual:
             return self.project(mixed.transpose(1, 2).flatten(2)[:, 1:])
-        return self._to_text_space(_finish(block, tokens, mixed)[:, 1:])
+        return self.to_text_space(_finish(block, tokens, mixed)[:, 1:])
 
     def project(self, mixed: Tensor) -> Tensor:
         """Mixed values (B, N, D) to dense features (B, N, E), unit length: no residual, no MLP."""
-        return self._to_text_space(self._last_block.attn.out_proj(mixed))
+        return self.to_text_space(self._last_block.attn.out_proj(mixed))
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Text features of prompts, unit length: (len(prompts), E) float32."""
@@ -114,22 +115,24 @@ class ClipEncoder(nn.Module):
     def _last_block(self) -> ResidualAttentionBlock:
         return self.model.visual.transformer.resblocks[-1]
 
-    def _to_text_space(self, tokens: Tensor) -> Tensor:
+    def to_text_space(self, tokens: Tensor) -> Tensor:
+        """Tokens of the last block (B, N, D) to dense features (B, N, E), unit length; each by itself."""
         visual = self.model.visual
         return F.normalize(visual.ln_post(tokens) @ visual.proj, dim=-1)
 
-    def _position_embedding(self, grid_hw: tuple[int, int]) -> Tensor:
+    def position_embedding(self, grid_hw: tuple[int, int]) -> Tensor:
+        """Positions of CLS and of the patches of a grid: (1 + N, D)."""
         stored = self.model.visual.positional_embedding
         patches = interpolate_positions(stored[1:], self.model.visual.grid_size, grid_hw, "offset")
         return torch.cat([stored[:1], patches])
 
 
 def _encode_text(model: Any, tokens: Tensor) -> Tensor:
-    """Text features of tokens (B, T), without the padding behind the longest prompt where nothing looks back at it."""
+    """Text features of tokens (B, T). The padding behind the longest prompt is left out if nothing attends to it."""
     if not isinstance(model, CLIP) or model.text_pool_type != "argmax" or model.attn_mask is None:
         features: Tensor = model.encode_text(tokens)
         return features
-    ends = tokens.argmax(dim=-1)  # the end of a text has the largest token
+    ends = tokens.argmax(dim=-1)  # the end-of-text token is the largest
     length = int(ends.max()) + 1
     x = model.token_embedding(tokens[:, :length]) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
@@ -147,17 +150,17 @@ def _heads(block: ResidualAttentionBlock, normed: Tensor) -> Tensor:
 
 
 def _finish(block: ResidualAttentionBlock, tokens: Tensor, mixed: Tensor) -> Tensor:
-    """A block from its mixed values (B, heads, T, d) on: projection, residual paths, MLP."""
+    """The rest of a block after its values are mixed (B, heads, T, d): projection, residual paths, MLP."""
     tokens = tokens + block.ls_1(block.attn.out_proj(mixed.transpose(1, 2).flatten(2)))
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
 def _require_native_tower(visual: nn.Module | None) -> None:
-    wanted = "wanted an open_clip model whose image tower is its native VisionTransformer"
+    advice = "use an open_clip model whose image tower is open_clip's native VisionTransformer"
     if not isinstance(visual, VisionTransformer):
-        raise ValueError(f"CLIP's image tower is a {type(visual).__name__}; {wanted} (not a ResNet or timm tower).")
+        raise ValueError(f"CLIP's image tower is a {type(visual).__name__}, which is not supported; {advice}.")
     if visual.attn_pool is not None:
-        raise ValueError(f"CLIP's image tower pools by attention, so patches have no text feature; {wanted}.")
+        raise ValueError(f"CLIP's image tower pools by attention, so its patches have no text feature; {advice}.")
     block = visual.transformer.resblocks[-1]
     if not isinstance(block, ResidualAttentionBlock):
-        raise ValueError(f"CLIP's blocks are {type(block).__name__}, whose values are read differently; {wanted}.")
+        raise ValueError(f"CLIP's blocks are {type(block).__name__}, which is not supported; {advice}.")

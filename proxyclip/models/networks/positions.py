@@ -1,4 +1,4 @@
-"""Position embeddings at a grid they were not trained for; each model family has its own rule."""
+"""Position embeddings for grids of another size than in training; each model family has its own rule."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def interpolate_positions(
 
     positions: (from_h * from_w, D), row-major. Returns (to_h * to_w, D), float32.
 
-    rule "offset": by scale factor (grid + 0.1) / native without antialiasing, as CLIP and DINO in
-    ProxyCLIP; the sampling really uses that factor, so the result differs from a resize by size.
-    rule "antialias": by size with antialiasing, as DINOv2 and timm. rule "size": by size without, as MAE.
+    rule "offset": by the factor (grid + 0.1) / native, without antialiasing, as ProxyCLIP does for CLIP and DINO. The
+    sampling uses that factor, so the result differs from a resize to the same size.
+    rule "antialias": by size, with antialiasing, as DINOv2 and timm. rule "size": by size, without, as MAE.
     """
     if from_hw == to_hw:
         return positions.float()
@@ -29,5 +29,5 @@ def interpolate_positions(
     else:
         grid = F.interpolate(grid, size=to_hw, mode="bicubic", align_corners=False, antialias=rule == "antialias")
     if grid.shape[2:] != torch.Size(to_hw):
-        raise AssertionError(f"position grid {tuple(grid.shape[2:])}, wanted {to_hw}")
+        raise AssertionError(f"the position grid is {tuple(grid.shape[2:])}, but must be {to_hw}")
     return grid[0].flatten(1).T

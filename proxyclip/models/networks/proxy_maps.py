@@ -1,4 +1,4 @@
-"""Any other vision transformer of timm as a proxy: its feature map, at the size rule of its family."""
+"""Any other timm vision transformer as a proxy, through its feature map."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import torch.nn.functional as F
 from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
-from proxyclip.models.networks.proxy import IMAGENET_MEAN, IMAGENET_STD, TimmProxy, is_plain_vit
+from proxyclip.models.networks.proxy import IMAGENET_MEAN, IMAGENET_STD, Proxy, TimmProxy, is_plain_vit
 
-# A coarser map than this blurs a window of 336 pixels to a few patches.
+# On a coarser map, a window of 336 pixels would have only a few patches.
 MAX_STRIDE = 16
 
 
-class FeatureMapProxy(nn.Module):
-    """Patch features of a timm vision transformer whose tokens form a grid, through its `forward_intermediates`.
+class FeatureMapProxy(Proxy):
+    """A timm vision transformer whose tokens form a grid, through its `forward_intermediates`.
 
-    The map is the model's last one, after its final norm, without class, distillation and register tokens. Of
-    hierarchical transformers (Hiera of SAM 2, Swin) it is the last one of stride 16 or less, as it leaves its stage:
-    the finest at which most of the blocks, and SAM 2's global attention, lie. timm's SAM gives its neck.
+    Its features are the model's last map after the final norm, without class, distillation and register tokens.
+    Hierarchical transformers (Hiera of SAM 2, Swin) give the last map of stride 16 or less, before any norm: most
+    blocks, and SAM 2's global attention, come before it. timm's SAM gives the output of its neck.
 
-    A model built for any size (`dynamic_img_size=True`, NaFlex) sees a window as it is, or resized to the nearest
-    multiples of its patch (the larger of two) where it is none: windows come in multiples of 56 pixels, not of 16. Any
-    other sees every window resized to its own square. Both bilinearly without antialias; the grid covers the window.
-    side_px: a square that replaces either rule. mean, std: RGB in [0, 1]; the model's own by default.
+    Models that take any size (`dynamic_img_size=True`, NaFlex) see a window as it is. If the patch does not divide a
+    side, the window is resized to the nearest multiple (of two equally near, the larger): windows have sides that are
+    multiples of 56 pixels, but not of 16. Other models see every window resized to their own square. Both resizes are
+    bilinear without antialiasing, and the grid covers the whole window.
+    side_px: a square to use instead of either rule. mean, std: RGB in [0, 1]; by default the model's own.
 
     Raises ValueError for a model that is no vision transformer or has no grid.
     """
@@ -39,9 +40,9 @@ class FeatureMapProxy(nn.Module):
         side_px: int | None = None,
     ) -> None:
         super().__init__()
-        if misfit := _misfit(model):
+        if problem := _problem(model):
             raise ValueError(
-                f"The proxy is a {type(model).__name__}, which {misfit}; wanted a timm vision transformer whose tokens "
+                f"The proxy is a {type(model).__name__}, which {problem}; use a timm vision transformer whose tokens "
                 "form a patch grid (ViT, DINOv3, EVA, BEiT, Hiera, Swin, ...)."
             )
         network: Any = model.eval().requires_grad_(False)
@@ -54,18 +55,14 @@ class FeatureMapProxy(nn.Module):
         self.mean = tuple(pretrained.get("mean", IMAGENET_MEAN) if mean is None else mean)
         self.std = tuple(pretrained.get("std", IMAGENET_STD) if std is None else std)
         self.side_hw = (side_px, side_px) if side_px else _own_size(self.model)
-
-    @property
-    def patch_px(self) -> int | None:
-        """Side of a cell of the grid, or None where every window is resized to one size."""
-        return self.stride if self.side_hw is None else None
+        self.patch_px = self.stride if self.side_hw is None else None
 
     def set_trunk_dtype(self, dtype: torch.dtype) -> None:
-        """Run the network in `dtype`; its features are returned in float32."""
+        """As `Proxy.set_trunk_dtype`."""
         self.model.to(dtype)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """pixels: (B, 3, H, W) float32, normalised. Returns features (B, N, C) float32 and the grid (h, w)."""
+        """As `Proxy.forward`."""
         size = self.side_hw or tuple(max(int(side / self.stride + 0.5), 1) * self.stride for side in pixels.shape[2:])
         if size != pixels.shape[2:]:
             pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
@@ -80,28 +77,28 @@ class FeatureMapProxy(nn.Module):
         grid_hw = (size[0] // self.stride, size[1] // self.stride)
         if features.ndim != 4 or features.shape[2:] != grid_hw:
             raise ValueError(
-                f"{type(self.model).__name__} gives features {tuple(features.shape)} for a window of {size[0]} x "
-                f"{size[1]}; wanted a patch grid {grid_hw}."
+                f"{type(self.model).__name__} gives features of shape {tuple(features.shape)} for a window of "
+                f"{size[0]} x {size[1]} pixels, not a patch grid of {grid_hw}; use another proxy."
             )
         tokens = features.flatten(2).transpose(1, 2)  # (B, N, C)
         if self.is_last and isinstance(getattr(self.model, "norm", None), nn.Identity):
-            tokens = self.model.fc_norm(tokens)  # timm keeps the final norm there where the tokens are averaged
+            tokens = self.model.fc_norm(tokens)  # timm's place for the final norm of models that average their tokens
         return tokens.float(), grid_hw
 
 
 def as_proxy(model: nn.Module) -> TimmProxy | FeatureMapProxy:
-    """The proxy that fits a timm model; ValueError says why none does."""
+    """The proxy for a timm model. Raises ValueError with the reason if there is none."""
     return TimmProxy(model) if is_plain_vit(model) else FeatureMapProxy(model)
 
 
-def _misfit(model: Any) -> str | None:
-    """Why a model cannot be a proxy, to follow its name."""
+def _problem(model: Any) -> str | None:
+    """Why a model cannot be a proxy ("has no attention"), or None if it can."""
     if not any("attn" in name or "Attention" in type(part).__name__ for name, part in model.named_modules()):
         return "has no attention"
     if not any("embed" in name for name, _ in model.named_children()):
         return "has no patch embedding"
     if not hasattr(model, "forward_intermediates"):
-        return "does not give out its features (forward_intermediates)"
+        return "cannot return its features (it has no forward_intermediates)"
     return None
 
 
@@ -112,5 +109,5 @@ def _own_size(model: Any) -> tuple[int, int] | None:
     embed = getattr(model, "patch_embed", None)
     size = getattr(embed, "img_size", None) or (getattr(model, "pretrained_cfg", None) or {}).get("input_size", ())[1:]
     if not size:
-        raise ValueError(f"{type(model).__name__} names no input size; give FeatureMapProxy its side_px.")
+        raise ValueError(f"{type(model).__name__} does not say its input size; pass side_px to FeatureMapProxy.")
     return int(size[0]), int(size[1])

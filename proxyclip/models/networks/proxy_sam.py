@@ -1,4 +1,4 @@
-"""SAM as a proxy: the image encoder of segment-anything (2304.02643), an optional dependency."""
+"""SAM as a proxy, through the optional package segment-anything (2304.02643)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from proxyclip.models.networks.proxy import IMAGENET_MEAN, IMAGENET_STD
+from proxyclip.models.networks.proxy import IMAGENET_MEAN, IMAGENET_STD, Proxy
 
 
-class SamProxy(nn.Module):
-    """The output of SAM's neck. Every window is resized to the encoder's square input, 1024 x 1024.
+class SamProxy(Proxy):
+    """SAM's image encoder. Its features are the output of the neck.
 
-    ProxyCLIP normalises with ImageNet's mean and std, not with SAM's.
+    Every window is resized to the encoder's square, 1024 x 1024 pixels. Pixels are normalised with ImageNet's mean and
+    std, as in ProxyCLIP, not with SAM's.
     """
 
     def __init__(
@@ -23,17 +24,17 @@ class SamProxy(nn.Module):
     ) -> None:
         super().__init__()
         if not hasattr(encoder, "neck") or not hasattr(encoder, "img_size"):
-            raise ValueError(f"The proxy is a {type(encoder).__name__}; wanted segment-anything's ImageEncoderViT.")
+            raise ValueError(f"SamProxy needs segment-anything's ImageEncoderViT, but got a {type(encoder).__name__}.")
         self.encoder: Any = encoder.eval().requires_grad_(False)
         self.mean, self.std = tuple(mean), tuple(std)
         self.patch_px = None
 
     def set_trunk_dtype(self, dtype: torch.dtype) -> None:
-        """Run the network in `dtype`; its features are returned in float32."""
+        """As `Proxy.set_trunk_dtype`."""
         self.encoder.to(dtype)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """pixels: (B, 3, H, W) float32, normalised. Returns features (B, N, C) float32 and the grid (h, w)."""
+        """As `Proxy.forward`."""
         side = self.encoder.img_size
         resized = F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False)
         features = self.encoder(resized.to(self.encoder.pos_embed.dtype))  # (B, C, h, w)
@@ -41,10 +42,10 @@ class SamProxy(nn.Module):
 
 
 def build_sam_encoder(name: str) -> nn.Module:
-    """The image encoder of a model of segment-anything ("vit_b"), with random weights."""
+    """The image encoder of a segment-anything model ("vit_b"), with random weights."""
     try:
         from segment_anything import sam_model_registry
     except ImportError as error:
-        raise ImportError('SAM needs segment-anything: pip install "proxyclip[sam]".') from error
+        raise ImportError('SAM needs the package segment-anything; pip install "proxyclip[sam]".') from error
     encoder: nn.Module = sam_model_registry[name]().image_encoder
     return encoder

@@ -1,138 +1,134 @@
-"""Label stage: an actor that holds the networks and turns encoded images into masks."""
+"""Label: an actor that holds the networks and turns the encoded images of a shard into rows."""
 
 from __future__ import annotations
 
 import contextlib
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import torch
+import ray
 
-from proxyclip.config import SegmenterConfig
-from proxyclip.dataset.masks import encode_confidence, encode_mask
-from proxyclip.images.readers import DecoderPool
-from proxyclip.images.reading import ImageError, ResizedImage
-from proxyclip.models.decoding.decode import Decoded
-from proxyclip.models.decoding.reduce import class_sums, reduce_confidence
-from proxyclip.models.memory import OutOfMemory
+from proxyclip.dataset.rows import FAILURE_STRUCT, IMAGE_STRUCT, Failure, LabelledImage, to_row
+from proxyclip.dataset.run_record import read_vocabulary
+from proxyclip.images.errors import ImageError
+from proxyclip.images.readers import ReaderPool
+from proxyclip.images.sizes import ResizedImage
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.windows import plan_windows
-from proxyclip.pipeline.prepare import read_vocabulary
-from proxyclip.pipeline.stages.network_thread import Device
+from proxyclip.pipeline.stages.actor import SHARDS_AT_ONCE, ActorConfig
+from proxyclip.pipeline.stages.decode import ImageLabels, decode_images
+from proxyclip.pipeline.stages.feed import Feed, Labeller
+from proxyclip.pipeline.stages.network_thread import NetworkThread
 from proxyclip.pipeline.stages.starts import Starts, Turns
-from proxyclip.storage.retry import take_retries
+from proxyclip.recipes.weights import check_hashes
 from proxyclip.storage.store import Storage
-from proxyclip.vocabulary.names import Vocabulary, ignore_label
+from proxyclip.vocabulary.names import Vocabulary
 
-# Images go to the networks together until they make this many full batches of windows.
-BATCHES_AT_ONCE = 4
-
-# Groups of images that wait for the networks or are in them, of one shard: one to work on, one to go on with.
-GROUPS_AHEAD = 2
-
-# Shards that one actor works on: the second is decoded and handed over while the first is in the networks.
-SHARDS_AT_ONCE = 2
-
-Group: TypeAlias = "list[tuple[str, ResizedImage]]"
-Labels: TypeAlias = "Future[list[dict[str, Any]] | None]"
-Decoding: TypeAlias = "tuple[str, ResizedImage | None, dict[str, str]]"
-
-_IMAGE = pa.struct(
-    [
-        ("uri", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("mask", pa.large_binary()),  # PNG, as is the confidence; raw ones would fill the object store
-        ("confidence", pa.large_binary()),
-        ("classes", pa.list_(pa.int32())),
-        ("pixels", pa.list_(pa.int64())),
-        ("class_confidence", pa.list_(pa.float64())),
-        ("mean_confidence", pa.float64()),
-        ("ignored", pa.int64()),
-    ]
-)
-_FAILURE = pa.struct([(name, pa.string()) for name in ("uri", "stage", "status", "reason")])
+# One row per shard: rows of the schemas MASKS and FAILURES.
 RESULT_SCHEMA = pa.schema(
     [
         ("shard", pa.int64()),
-        ("images", pa.list_(_IMAGE)),
-        ("failures", pa.list_(_FAILURE)),
+        ("images", pa.list_(IMAGE_STRUCT)),
+        ("failures", pa.list_(FAILURE_STRUCT)),
         ("error", pa.string()),  # why the whole shard failed; then nothing of it is written
         ("retries", pa.int64()),
     ]
 )
 
 
-@dataclass(frozen=True)
-class WorkerConfig:
-    """All an actor is made from: small, since Ray keeps it for restarts."""
+class NetworkLabeller:
+    """A `Labeller` with real networks. Raises `WeightsDiffer` if this machine's files are not those of the recipe."""
 
-    segmenter: SegmenterConfig
-    output: str
-    device: str
-    threads: int
-    batch_windows: int
-    confidence_stride: int
-    image_timeout_s: float
+    def __init__(self, config: ActorConfig) -> None:
+        check_hashes(config.segmenter.model, config.weights)
+        self._segmenter = Segmenter.from_config(
+            config.segmenter, device=config.device, batch_windows=config.batch_windows
+        )
+        self._confidence_stride = config.confidence_stride
+
+    @property
+    def windows_at_once(self) -> int:
+        return self._segmenter.windows_at_once
+
+    def num_windows(self, image: ResizedImage) -> int:
+        return plan_windows(image.original_hw, self._segmenter.config.windows).num_windows
+
+    def label(self, images: Sequence[ResizedImage], vocabulary: Vocabulary) -> list[ImageLabels]:
+        features = self._segmenter.encode_batch(images)
+        return decode_images(self._segmenter, features, vocabulary, self._confidence_stride)
 
 
 class LabelShards:
-    """Rows of `source.SHARD_SCHEMA` to rows of RESULT_SCHEMA, from several threads.
+    """Rows of `read.SHARD_SCHEMA` to rows of RESULT_SCHEMA; Ray Data calls it from several threads.
 
-    Processes of its own decode ahead of the networks, which one thread feeds. What is wrong with an image costs that
-    image; what is wrong with anything else costs the shard, which stays pending.
+    Reader processes read images ahead of the networks, which run in one thread. An error of an image becomes a row of
+    its failures; any other error fails the shard, which then stays pending.
+
+    starts: counts how often each shard was started. embedded: resolves once the text embeddings are in the output.
+    make_labeller: replaces the networks, for tests and benchmarks.
     """
 
-    def __init__(self, config: WorkerConfig, starts: Starts | None = None) -> None:
+    def __init__(
+        self,
+        config: ActorConfig,
+        starts: Starts | None = None,
+        embedded: ray.ObjectRef | None = None,
+        make_labeller: Callable[[ActorConfig], Labeller] = NetworkLabeller,
+    ) -> None:
         self._config = config
         self._starts = starts
+        self._embedded = embedded
         self._turns = Turns(SHARDS_AT_ONCE)
         self._order = count()
-        self._device = Device(config.threads)
-        self._segmenter = self._device.submit(next(self._order), self._load).result()
-        self._ahead = max(config.threads, 2)
-        self._decoders = DecoderPool(self._ahead, config.segmenter.windows, config.image_timeout_s)
-        self._pool = ThreadPoolExecutor(self._ahead, "decode")  # each waits for a decoder
+        self._networks = NetworkThread(config.threads)
+        # An error here fails the shards, with its reason. An actor that cannot start would be restarted for ever.
+        self._labeller = self._networks.submit(next(self._order), make_labeller, config)
+        num_readers = max(config.threads, 2)
+        self._images_ahead = 2 * num_readers
+        self._readers = ReaderPool(num_readers, config.segmenter.windows, config.image_timeout_s)
+        self._pool = ThreadPoolExecutor(num_readers, "read")  # each thread waits for a reader process
 
-    def _load(self) -> Segmenter:
-        config = self._config
-        return Segmenter.from_config(config.segmenter, device=config.device, batch_windows=config.batch_windows)
+    def close(self) -> None:
+        """End the reader processes."""
+        self._readers.close()
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        """Read with the first shard, which a storage that is down then costs, not the actor."""
+        """Read with the first shard: if the storage is down, that costs the shard and not the actor."""
+        if self._embedded is not None:
+            ray.get(self._embedded)
         return read_vocabulary(Storage(self._config.output))
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        results = []
-        for row in rows.to_pylist():
-            images: list[dict[str, Any]] = []
-            failures: list[dict[str, str]] = []
-            error = row["error"]
+        return pa.Table.from_pylist([self._label_row(row) for row in rows.to_pylist()], schema=RESULT_SCHEMA)
+
+    def _label_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        images: list[LabelledImage] = []
+        failures: list[Failure] = []
+        error = row["error"]
+        if error is None:
             try:
-                if error is None:
-                    with self._turn(row["shard"]):
-                        decoded = self._decoded(row["uris"], row["data"], row["fetch_errors"])
-                        images, failures = self._label(decoded, next(self._order))
-            except Exception as problem:  # the run goes on; the driver lists it
+                with self._turn(row["shard"]):
+                    images, failures = self._label(row["uris"], row["data"], row["fetch_errors"])
+            except Exception as problem:  # the run goes on; the driver lists the error
                 error = "".join(traceback.format_exception_only(problem)).strip()
-            retries = row["retries"] + take_retries()
-            results.append(
-                {"shard": row["shard"], "images": images, "failures": failures, "error": error, "retries": retries}
-            )
-        return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
+        return {
+            "shard": row["shard"],
+            "images": [to_row(image) for image in images],
+            "failures": [vars(failure) for failure in failures],
+            "error": error,
+            "retries": row["retries"],
+        }
 
     @contextlib.contextmanager
     def _turn(self, shard: int) -> Iterator[None]:
-        """Note that a shard is started. One that was before, under a worker that died, has the worker for itself."""
+        """Count the start of a shard. One that was started before, by a worker that died, runs alone."""
         if self._starts is None:
             yield
             return
@@ -140,113 +136,36 @@ class LabelShards:
             self._starts.add(shard)
             yield
 
-    def _label(self, decoded: Iterator[Decoding], order: int) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-        """Rows of images and failures. order: of this shard among all; earlier ones go to the networks first."""
-        labelled: list[dict[str, Any]] = []
-        failures: list[dict[str, str]] = []
-        too_large: list[dict[str, str]] = []
-        ahead: deque[tuple[Group, Labels]] = deque()
-
-        def submit(group: Group) -> None:
-            ahead.append((group, self._device.submit(order, self._labels, group)))
-
-        def collect(at_most: int) -> None:
-            while len(ahead) > at_most:
-                group, labels = ahead.popleft()
-                found = labels.result()
-                if found is not None:
-                    labelled.extend(compressed(image, self._vocabulary.colours) for image in found)
-                elif len(group) > 1:  # memory did not suffice; one by one the result is the same
-                    for one in group:
-                        submit([one])
-                else:
-                    ((uri, image),) = group
-                    height, width = image.original_hw
-                    reason = f"{width} x {height} pixels need more memory than there is"
-                    too_large.append({"uri": uri, "stage": "segment", "status": "out_of_memory", "reason": reason})
-
-        group: Group = []
-        windows = 0
-        for uri, image, failure in decoded:
-            if image is None:
-                failures.append({"uri": uri, **failure})
-                continue
-            group.append((uri, image))
-            windows += plan_windows(image.original_hw, self._config.segmenter.windows).num_windows
-            if windows >= BATCHES_AT_ONCE * self._segmenter.windows_at_once:
-                submit(group)
-                group, windows = [], 0
-                collect(GROUPS_AHEAD - 1)
-        if group:
-            submit(group)
-        collect(0)
-        if len(too_large) > 1 and not labelled:  # not their fault, and must not be recorded as theirs
-            raise OutOfMemory(f"none of the {len(too_large)} images of the shard fitted; {too_large[0]['reason']}")
-        return labelled, failures + too_large
-
-    def _decoded(
+    def _label(
         self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]
-    ) -> Iterator[Decoding]:
-        """Images in order, a few of them decoded ahead; None with a failure for what is none."""
-        ahead: deque[tuple[str, Future[Any]]] = deque()
+    ) -> tuple[list[LabelledImage], list[Failure]]:
+        feed = Feed(self._networks, self._labeller.result(), self._vocabulary, next(self._order))
+        failures = []
+        for uri, image in self._read(uris, data, fetch_errors):
+            if isinstance(image, Failure):
+                failures.append(image)
+            else:
+                feed.add(uri, image)
+        images, too_large = feed.finish()
+        return images, failures + too_large
+
+    def _read(
+        self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]
+    ) -> Iterator[tuple[str, ResizedImage | Failure]]:
+        """Images in order; some of them are read ahead."""
+        ahead: deque[tuple[str, Future[ResizedImage | Failure]]] = deque()
         for uri, encoded, fetch_error in zip(uris, data, fetch_errors, strict=True):
-            ahead.append((uri, self._pool.submit(self._decode, encoded, fetch_error)))
-            if len(ahead) > 2 * self._ahead:
+            ahead.append((uri, self._pool.submit(self._read_image, uri, encoded, fetch_error)))
+            if len(ahead) > self._images_ahead:
                 first, future = ahead.popleft()
-                yield first, *future.result()
+                yield first, future.result()
         for uri, future in ahead:
-            yield uri, *future.result()
+            yield uri, future.result()
 
-    def _decode(self, data: bytes | None, fetch_error: str | None) -> tuple[ResizedImage | None, dict[str, str]]:
+    def _read_image(self, uri: str, data: bytes | None, fetch_error: str | None) -> ResizedImage | Failure:
         if data is None:
-            return None, {"stage": "fetch", "status": "fetch_failed", "reason": fetch_error or "no data"}
+            return Failure(uri, "fetch", "fetch_failed", fetch_error or "no data")
         try:
-            return self._decoders.read(data), {}
+            return self._readers.read(data)
         except ImageError as error:
-            return None, {"stage": "decode", "status": error.status, "reason": error.reason}
-
-    def _labels(self, group: Group) -> list[dict[str, Any]] | None:
-        """What is stored of each image, or None where memory does not suffice."""
-        try:
-            features = self._segmenter.encode_batch([image for _, image in group])
-            found = [self._segmenter.labels(dense, self._vocabulary) for dense in features]
-            # Not image by image: asking a GPU for results waits until it has done all it was told to.
-            num_classes, stride = self._vocabulary.num_classes, self._config.confidence_stride
-            rows = [stored(labels, num_classes, stride) for labels in found]
-            return [{"uri": uri, **row} for (uri, _), row in zip(group, rows, strict=True)]
-        except (OutOfMemory, MemoryError, torch.OutOfMemoryError):
-            return None
-
-
-@torch.inference_mode()
-def stored(labels: Decoded, num_classes: int, confidence_stride: int) -> dict[str, Any]:
-    """What is stored of an image's labels, mask and confidence as arrays yet (see `compressed`).
-
-    Confidences of classes are means over the pixels that have a label.
-    """
-    ignore = ignore_label(num_classes)
-    winner = labels.winner.clamp(max=num_classes)
-    pixels, sums = (part.cpu().numpy() for part in class_sums(winner, labels.confidence, num_classes + 1))
-    mask = labels.winner.to(torch.uint8) if ignore == 255 else labels.winner
-    classes = np.flatnonzero(pixels[:num_classes])
-    labelled = int(pixels[classes].sum())
-    return {
-        "height": mask.shape[0],
-        "width": mask.shape[1],
-        "mask": mask.cpu().numpy().astype(np.uint8 if ignore == 255 else np.uint16, copy=False),
-        "confidence": reduce_confidence(labels.confidence, confidence_stride).cpu().numpy(),
-        "classes": classes.tolist(),
-        "pixels": pixels[classes].tolist(),
-        "class_confidence": (sums[classes] / pixels[classes]).tolist(),
-        "mean_confidence": float(sums[classes].sum() / labelled) if labelled else 0.0,
-        "ignored": int(pixels.sum() - labelled),
-    }
-
-
-def compressed(image: dict[str, Any], colours: np.ndarray) -> dict[str, Any]:
-    """A row of `stored` with mask and confidence as PNG. Other threads go on meanwhile."""
-    return {
-        **image,
-        "mask": encode_mask(image["mask"], colours),
-        "confidence": encode_confidence(image["confidence"]),
-    }
+            return Failure(uri, "decode", error.status, error.reason)

@@ -1,4 +1,4 @@
-"""The one thread of an actor that feeds the networks."""
+"""The one thread of an actor that runs the networks."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ import torch
 T = TypeVar("T")
 
 
-class Device:
-    """Does one piece of work after the other: what belongs to the earliest shard first, so that shards end early.
+class NetworkThread:
+    """Runs one task after the other. Tasks of the earliest shard come first, so that shards finish early.
 
-    One thread, since each that computes would have CPU threads of its own. threads: of those, for the networks.
+    It is a single thread because torch gives each thread that computes its own set of CPU threads.
+    threads: CPU threads that the networks use.
     """
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._tickets = count()  # work of the same order is done as it came
+        self._tickets = count()  # tasks of the same order run in the order in which they were submitted
         self._queue: PriorityQueue[tuple[int, int, Callable[[], None]]] = PriorityQueue()
-        threading.Thread(target=self._work, name="device", daemon=True).start()
+        threading.Thread(target=self._work, name="networks", daemon=True).start()
 
     def submit(self, order: int, work: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Have `work` done before all that has a higher order."""
+        """Run `work(*arguments)` before every task that has a higher order."""
         future: Future[T] = Future()
 
         def task() -> None:
@@ -44,4 +45,4 @@ class Device:
         while True:
             *_, task = self._queue.get()
             task()
-            del task  # and all that it holds, while this waits
+            del task  # it holds images and labels, which must not stay in memory while this thread waits

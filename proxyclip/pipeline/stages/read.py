@@ -1,11 +1,11 @@
-"""Read stage: planned shards to rows of encoded images. One row is one shard."""
+"""Read: planned shards to rows of encoded images. One row is one shard."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from ray.data.block import BlockMetadata
@@ -13,9 +13,9 @@ from ray.data.datasource import Datasource, ReadTask
 
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
+from proxyclip.images.errors import ImageError
 from proxyclip.images.listing import GONE, fetch_image, input_storage
-from proxyclip.images.reading import ImageError
-from proxyclip.storage.retry import take_retries
+from proxyclip.storage.retry import carry, count_retries
 from proxyclip.storage.store import Storage, StorageError
 
 FETCHES_AT_ONCE = 16
@@ -24,16 +24,23 @@ SHARD_SCHEMA = pa.schema(
     [
         ("shard", pa.int64()),
         ("uris", pa.list_(pa.string())),
-        ("data", pa.list_(pa.large_binary())),  # null where fetching failed
-        ("fetch_errors", pa.list_(pa.string())),  # null where it did not
-        ("error", pa.string()),  # why no image could be fetched: the storage, not an image
-        ("retries", pa.int64()),  # storage requests that were made again for it
+        ("data", pa.list_(pa.large_binary())),  # null if fetching failed
+        ("fetch_errors", pa.list_(pa.string())),  # null if it did not
+        ("error", pa.string()),  # a fault of the storage, not of an image: then nothing was fetched
+        ("retries", pa.int64()),  # storage requests that were sent again
     ]
 )
 
 
+class Fetched(NamedTuple):
+    """The bytes of an image, or the reason why there are none."""
+
+    data: bytes | None
+    error: str | None
+
+
 class ShardSource(Datasource):
-    """Pending shards of a run. Tasks hold ranges of the plan, never image keys."""
+    """The pending shards of a run. Read tasks hold ranges of the plan, never keys of images."""
 
     def __init__(self, input_uri: str, output_uri: str, ranges: list[ShardRange]) -> None:
         super().__init__()
@@ -66,28 +73,34 @@ class ShardSource(Datasource):
 
 
 def read_shards(input_uri: str, output_uri: str, shards: ShardRange) -> Iterator[pa.Table]:
-    """Fetch the images of a range of planned shards, one table of one row per shard."""
+    """Fetch the images of a range of planned shards: one table with one row per shard."""
     try:
-        images = input_storage(input_uri)
-        planned = list(Manifest(Storage(output_uri)).read_range(shards))
+        with count_retries() as retries:
+            images = input_storage(input_uri)
+            planned = list(Manifest(Storage(output_uri)).read_range(shards))
     except StorageError as problem:
-        yield from (_row(shard, error=str(problem)) for shard in shards.shards)
+        for index, shard in enumerate(shards.shards):
+            yield _row(shard, retries=0 if index else retries.count, error=str(problem))
         return
+    first = retries.count  # reading the plan belongs to no shard; the first one reports it
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
         for shard, uris in planned:
-            try:
-                fetched = _fetch_all(pool, images, uris)
-                _refuse_outage(fetched)
-            except StorageError as problem:
-                yield _row(shard, error=str(problem))
-            else:
-                yield _row(shard, uris, fetched)
+            fetched, error = [], None
+            with count_retries() as retries:
+                try:
+                    fetched = _fetch_all(pool, images, uris)
+                    _refuse_outage(fetched)
+                except StorageError as problem:
+                    uris, fetched, error = [], [], str(problem)
+            yield _row(shard, uris, fetched, first + retries.count, error)
+            first = 0
 
 
 def _row(
     shard: int,
     uris: Sequence[str] = (),
-    fetched: Sequence[tuple[bytes | None, str | None]] = (),
+    fetched: Sequence[Fetched] = (),
+    retries: int = 0,
     error: str | None = None,
 ) -> pa.Table:
     row = {
@@ -96,30 +109,30 @@ def _row(
         "data": [data for data, _ in fetched],
         "fetch_errors": [reason for _, reason in fetched],
         "error": error,
-        "retries": take_retries(),
+        "retries": retries,
     }
     return pa.table({name: [value] for name, value in row.items()}, schema=SHARD_SCHEMA)
 
 
-def _refuse_outage(fetched: list[tuple[bytes | None, str | None]]) -> None:
-    """Several images that all fail for one reason show a fault of access, which must not be recorded as theirs."""
+def _refuse_outage(fetched: list[Fetched]) -> None:
+    """Raise StorageError if several images all fail for the same reason: then access is broken, not the images."""
     reasons = {reason for _, reason in fetched}
     if len(fetched) > 1 and len(reasons) == 1 and not reasons & {None, GONE}:
         raise StorageError(f"none of the {len(fetched)} images of the shard could be read: {reasons.pop()}")
 
 
-def _fetch_all(pool: Executor, images: Storage, uris: Sequence[str]) -> list[tuple[bytes | None, str | None]]:
-    """All images of a shard, in order. A thread takes several: handing each over costs more than a disk does."""
+def _fetch_all(pool: Executor, images: Storage, uris: Sequence[str]) -> list[Fetched]:
+    """All images of a shard, in order. A thread fetches several: one task an image costs more than a disk does."""
 
-    def fetch(start: int) -> list[tuple[bytes | None, str | None]]:
+    def fetch(start: int) -> list[Fetched]:
         return [_fetch(images, uri) for uri in uris[start::FETCHES_AT_ONCE]]
 
-    parts = list(pool.map(fetch, range(min(FETCHES_AT_ONCE, len(uris)))))
+    parts = list(pool.map(carry(fetch), range(min(FETCHES_AT_ONCE, len(uris)))))
     return [parts[index % FETCHES_AT_ONCE][index // FETCHES_AT_ONCE] for index in range(len(uris))]
 
 
-def _fetch(images: Storage, uri: str) -> tuple[bytes | None, str | None]:
+def _fetch(images: Storage, uri: str) -> Fetched:
     try:
-        return fetch_image(images, uri), None
+        return Fetched(fetch_image(images, uri), None)
     except ImageError as error:
-        return None, error.reason
+        return Fetched(None, error.reason)

@@ -1,4 +1,4 @@
-"""How often each shard was started in this run: a shard that keeps killing its worker must not be tried for ever."""
+"""How often each shard was started in this run, so that a shard that kills its worker is not tried for ever."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-# Machines die under shards that are innocent, but hardly three times under the same one.
+# A machine may die while it works on a harmless shard, but hardly three times on the same one.
 MAX_STARTS = 3
 _ANSWER_TIMEOUT_S = 30.0
 
@@ -28,46 +28,44 @@ class _Counts:
 
 
 class Starts:
-    """Counts in an actor of its own that ends with the driver: two small calls per shard.
+    """Counts starts in a Ray actor of its own, which ends with the driver: two small calls per shard.
 
-    Ray Data starts a dead actor again and gives it the same shards, without end.
+    Without it, Ray Data would restart a dead actor and give it the same shards again and again.
     """
 
     def __init__(self) -> None:
         self._counts: Any = ray.remote(_Counts).options(num_cpus=0, max_restarts=-1).remote()
 
     def count(self, shard: int) -> int:
-        """How often a shard was started. Raises RuntimeError where that was too often without an end."""
+        """How often a shard was started. Raises RuntimeError after MAX_STARTS starts without an end."""
         starts = self._ask(self._counts.count, shard) or 0
         if starts >= MAX_STARTS:
-            raise RuntimeError(
-                f"its worker died {MAX_STARTS} times while labelling it; set aside, the next run tries it again"
-            )
+            raise RuntimeError(f"its worker died {MAX_STARTS} times while labelling it; the next run tries it again")
         return starts
 
     def add(self, shard: int) -> None:
-        """Note that a shard is started."""
+        """Count a start of a shard."""
         self._ask(self._counts.add, shard)
 
     def _ask(self, method: Any, shard: int) -> int | None:
         try:
             answer: int | None = ray.get(method.remote(shard), timeout=_ANSWER_TIMEOUT_S)
         except RayError:
-            return None  # its node died; counting begins anew, and labelling goes on
+            return None  # the node of the counting actor died: it counts anew, and labelling goes on
         return answer
 
 
 class Turns:
-    """Shards that a worker has at once: several, or one alone, which dies without company if it must."""
+    """Limits the shards that a worker has at once: several, or a single one that may kill its worker."""
 
     def __init__(self, shards_at_once: int) -> None:
         self._size = shards_at_once
         self._places = threading.Semaphore(shards_at_once)
-        self._door = threading.Lock()  # who waits for all places is not overtaken for ever
+        self._door = threading.Lock()  # so that nobody overtakes a shard that waits for all places
 
     @contextlib.contextmanager
     def take(self, *, alone: bool) -> Iterator[None]:
-        """Wait for a place, or for all of them."""
+        """Wait for one place, or for all of them."""
         wanted = self._size if alone else 1
         with self._door:
             for _ in range(wanted):

@@ -1,0 +1,134 @@
+"""Decoder: dense features and a vocabulary to labels, without a network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from proxyclip.config import DecodeConfig
+from proxyclip.models.decoding.decode import LOGITS_AT_ONCE, Decoded, decode_features, dense_logits
+from proxyclip.models.decoding.queries import Queries
+from proxyclip.models.decoding.refine import pamr, pamr_affinity
+from proxyclip.models.features import DenseFeatures
+from proxyclip.models.memory import BatchSize
+from proxyclip.models.pixels import normalise
+from proxyclip.vocabulary.names import Vocabulary, ignore_label
+
+# Vocabularies whose embeddings stay on the device.
+VOCABULARIES_KEPT = 8
+
+
+class Decoder:
+    """Labels dense features with the classes of any vocabulary.
+
+    config: used where a call gives none. mean, std: CLIP's, RGB in [0, 1]; PAMR compares pixels normalised by them.
+    device: where it computes; features must lie there. embed: text embeddings (Q, E) of a vocabulary that has none of
+    its own; without it, such a vocabulary raises ValueError.
+    """
+
+    def __init__(
+        self,
+        config: DecodeConfig,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: str | torch.device = "cpu",
+        embed: Callable[[Vocabulary], Tensor] | None = None,
+    ) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self._mean, self._std = mean, std
+        self._embed = embed
+        self._queries: dict[Vocabulary, Queries] = {}
+        logits_at_once = LOGITS_AT_ONCE.get(self.device.type, LOGITS_AT_ONCE["cuda"])
+        self._logits_at_once = BatchSize("logits", logits_at_once, smallest=logits_at_once // 64)
+
+    @torch.inference_mode()
+    def labels(self, features: DenseFeatures, vocabulary: Vocabulary, config: DecodeConfig | None = None) -> Decoded:
+        """The labels of an image, on the device. `winner` is the mask, after the thresholds of the configuration.
+
+        Raises `models.memory.OutOfMemory` if the labels do not fit into memory, however few are decoded at a time.
+        """
+        config = config or self.config
+        background = vocabulary.background
+        _check_background(config, vocabulary)
+        decoded = self._logits_at_once.fit(
+            lambda size: decode_features(
+                features.features,
+                features.plan,
+                self._queries_for(features, vocabulary),
+                logit_scale=config.logit_scale,
+                refine=self._refinement(features, config),
+                area_threshold=config.area_threshold,
+                background=background,
+                logits_at_once=size,
+            )
+        )
+        mask = decoded.winner
+        if background is not None:
+            mask = mask.masked_fill(decoded.confidence < config.background_threshold, background)
+        if config.ignore_below > 0:
+            mask = mask.masked_fill(decoded.confidence < config.ignore_below, ignore_label(vocabulary.num_classes))
+        return dataclasses.replace(decoded, winner=mask)
+
+    @torch.inference_mode()
+    def logits(self, features: DenseFeatures, vocabulary: Vocabulary) -> Tensor:
+        """The cosine of every pixel with every query, after PAMR if configured: (Q, H, W), which may be large."""
+        cosines = dense_logits(features.features, features.plan, self._queries_for(features, vocabulary).embeddings)
+        refine = self._refinement(features, self.config)
+        return refine(cosines) if refine else cosines
+
+    def queries(self, vocabulary: Vocabulary) -> Queries:
+        """The queries of a vocabulary on the device, kept for the `VOCABULARIES_KEPT` last used."""
+        queries = self._queries.pop(vocabulary, None)
+        if queries is None:
+            queries = Queries.of(
+                self._embeddings(vocabulary).to(self.device), torch.tensor(vocabulary.query_class).to(self.device)
+            )
+        self._queries[vocabulary] = queries  # the last used comes last
+        if len(self._queries) > VOCABULARIES_KEPT:
+            del self._queries[next(iter(self._queries))]
+        return queries
+
+    def _embeddings(self, vocabulary: Vocabulary) -> Tensor:
+        if vocabulary.embeddings is not None:
+            return torch.tensor(vocabulary.embeddings)
+        if self._embed is None:
+            raise ValueError(
+                f"Vocabulary {vocabulary.name!r} has no text embeddings, and there is no CLIP here to make them; "
+                "add them with Segmenter.with_embeddings or Vocabulary.with_embeddings."
+            )
+        return self._embed(vocabulary)
+
+    def _queries_for(self, features: DenseFeatures, vocabulary: Vocabulary) -> Queries:
+        """The queries of a vocabulary; ValueError if they belong to another CLIP than the features."""
+        queries = self.queries(vocabulary)
+        width, wanted = queries.embeddings.shape[1], features.features.shape[-1]
+        if width != wanted:
+            raise ValueError(
+                f"Vocabulary {vocabulary.name!r} has embeddings of width {width}, but the image features have width "
+                f"{wanted}; use embeddings from the CLIP that made the features."
+            )
+        return queries
+
+    def _refinement(self, features: DenseFeatures, config: DecodeConfig) -> Callable[[Tensor], Tensor] | None:
+        """PAMR along the edges of the image, resized to the size of the labels; None if not configured."""
+        if config.pamr_steps == 0:
+            return None
+        image = normalise(features.resized[None].float() / 255, self._mean, self._std)
+        guide = F.interpolate(image, size=features.image_hw, mode="bilinear", align_corners=False)[0]
+        affinity = pamr_affinity(guide, config.pamr_dilations)
+        return lambda cosines: pamr(cosines, affinity, config.pamr_dilations, config.pamr_steps)
+
+
+def _check_background(config: DecodeConfig, vocabulary: Vocabulary) -> None:
+    for threshold in ("background_threshold", "area_threshold"):
+        if getattr(config, threshold) > 0 and vocabulary.background is None:
+            raise ValueError(
+                f"{threshold} is {getattr(config, threshold)}, but vocabulary {vocabulary.name!r} has no background "
+                "class; name one, or set the threshold to 0."
+            )

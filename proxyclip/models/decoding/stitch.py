@@ -1,0 +1,104 @@
+"""The stitch of an image: from the grids of its windows to the pixels of its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from proxyclip.models.decoding.queries import Queries
+from proxyclip.models.windows import AxisPlan, WindowPlan, stitch_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """The stitch of one axis.
+
+    matrix: (pixels, grid cells), on the device. nonzero: the same shape, on the CPU, so that the loop over tiles never
+    waits for a GPU.
+    """
+
+    matrix: Tensor
+    nonzero: Tensor
+
+    def used(self, pixels: slice) -> Tensor:
+        """The grid cells that some pixels depend on: indices on the CPU."""
+        return self.nonzero[pixels].any(dim=0).nonzero().flatten()
+
+
+@lru_cache(maxsize=32)  # the images of a corpus have few different sizes
+def _axis(plan: AxisPlan, grid: int, whole: bool, device: torch.device) -> Axis:
+    with torch.inference_mode(False):
+        matrix = stitch_matrix(plan, grid, whole)
+        return Axis(matrix.to(device), matrix != 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Stitch:
+    """The grids of all windows side by side, and the matrices from them to pixels.
+
+    grid: (rows * grid_h, columns * grid_w, E). y: (H, rows * grid_h). x: (W, columns * grid_w).
+    """
+
+    grid: Tensor
+    y: Axis
+    x: Axis
+
+    @classmethod
+    def of(cls, features: Tensor, plan: WindowPlan) -> Stitch:
+        """features: (rows, columns, grid_h, grid_w, E), of the windows of `plan`."""
+        rows, columns, grid_h, grid_w, width = features.shape
+        return cls(
+            features.permute(0, 2, 1, 3, 4).reshape(rows * grid_h, columns * grid_w, width),
+            _axis(plan.y, grid_h, plan.whole, features.device),
+            _axis(plan.x, grid_w, plan.whole, features.device),
+        )
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Size of the labels in pixels."""
+        return self.y.matrix.shape[0], self.x.matrix.shape[0]
+
+    def maps(self, text_embeddings: Tensor) -> Tensor:
+        """The cosine of every pixel with every query: (Q, H, W)."""
+        return self.y.matrix @ ((self.grid @ text_embeddings.T).permute(2, 0, 1) @ self.x.matrix.T)
+
+    def tiles(self, queries: Queries, scale: float, at_once: int) -> Iterator[tuple[slice, slice, Tensor]]:
+        """The scaled cosines of every pixel with every query, tile by tile: its rows, its columns, and (h, w, Q).
+
+        A tile has at most `at_once` cosines, or one pixel. A row of pixels depends on few rows of the grid. These are
+        multiplied with the queries and resized to the tile's width once, and kept for the tiles below.
+        """
+        height, width = self.image_hw
+        embeddings = (scale * queries.columns).T.contiguous()  # (E, Q)
+        h, w = self._tile_hw(at_once // len(queries.columns))
+        for left in range(0, width, w):
+            columns = slice(left, left + w)
+            used_x = self.x.used(columns)
+            to_x = self.x.matrix[columns, used_x]
+            seen, wide = torch.empty(0, dtype=torch.int64), self.grid.new_empty(0, len(to_x), embeddings.shape[1])
+            for top in range(0, height, h):
+                rows = slice(top, top + h)
+                used_y = self.y.used(rows)
+                kept, new = torch.isin(seen, used_y), used_y[~torch.isin(used_y, seen)]
+                if len(new):
+                    more = to_x @ (self.grid[new][:, used_x] @ embeddings)  # (new, w, Q)
+                    seen, wide = torch.cat([seen[kept], new]), torch.cat([wide[kept], more])
+                tile = (self.y.matrix[rows, seen] @ wide.flatten(1)).unflatten(1, wide.shape[1:])
+                for column, twin in queries.twins:
+                    # A product may round equal queries differently in different columns; then they would not tie.
+                    tile[..., column] = tile[..., twin]
+                yield rows, columns, tile
+
+    def _tile_hw(self, pixels: int) -> tuple[int, int]:
+        """Height and width of a tile: at most `pixels` pixels, and at most as many kept cells (grid rows x width)."""
+        height, width = self.image_hw
+        seen_by_one = int(self.y.nonzero.sum(dim=1).max())
+        w = max(min(width, pixels // seen_by_one), 1)
+        h = max(min(height, pixels // w), 1)
+        while h > 1 and max(len(self.y.used(slice(top, top + h))) for top in range(0, height, h)) * w > pixels:
+            h = (h + 1) // 2
+        return h, w

@@ -1,0 +1,123 @@
+"""Open a run: find every mistake that a person can make, in a second, without Ray and without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from proxyclip.config import Dtype, SegmenterConfig, fingerprint
+from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.plan import ShardRange
+from proxyclip.dataset.run_record import RunRecord, read_run, refuse_another_run
+from proxyclip.images.listing import ImageRef, input_storage, list_images
+from proxyclip.pipeline.options import LabelOptions
+from proxyclip.pipeline.recipe import package_versions, recipe_of, segmenter_config
+from proxyclip.recipes.architectures import check_proxy_scale, embed_dim, is_listed_proxy
+from proxyclip.recipes.benchmarks import BENCHMARKS
+from proxyclip.recipes.names import look_up
+from proxyclip.recipes.weights import weight_hashes
+from proxyclip.storage.store import Storage
+from proxyclip.vocabulary.names import Vocabulary
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that can start: everything that was checked, read once.
+
+    options: with absolute input and output. config: its dtype counts only if `dtype` is set. dtype: as asked for, or
+    that of the run to resume; None if it depends on the cluster. weights: hash of each weight file, by part.
+    pending: planned shards without a commit. listing: the input's images; None if planned shards come first.
+    """
+
+    options: LabelOptions
+    config: SegmenterConfig
+    dtype: Dtype | None
+    vocabulary: Vocabulary
+    weights: dict[str, str]
+    manifest: Manifest
+    pending: list[ShardRange]
+    listing: list[ImageRef] | None
+
+    def config_in(self, dtype: Dtype) -> SegmenterConfig:
+        """The configuration with the precision that this run uses."""
+        return replace(self.config, model=replace(self.config.model, dtype=dtype))
+
+    def record(self, dtype: Dtype) -> RunRecord:
+        """What run.json says of this run."""
+        recipe = recipe_of(self.config_in(dtype), self.weights, self.vocabulary, self.options.confidence_stride)
+        return RunRecord(self.options.input, recipe, fingerprint(recipe), package_versions())
+
+
+def open_run(options: LabelOptions) -> Run:
+    """Check everything that can be checked before work starts. Writes nothing.
+
+    Raises ValueError, FileNotFoundError or another OSError if the run cannot start: unknown names, a vocabulary with
+    errors, missing weights, an input without images, an output that cannot be written or that has another recipe.
+    """
+    options = replace(options, input=Storage(options.input).uri, output=_output_uri(options.output))
+    vocabulary = _vocabulary(options)
+    config = segmenter_config(options, vocabulary)
+    _check_proxy(config)
+    weights = weight_hashes(config.model)
+    _check_embeddings(options, vocabulary, config)
+    manifest = Manifest(Storage(options.output))
+    recorded = read_run(manifest.storage)
+    if recorded is None:
+        listing = list_images(options.input, exclude=options.output)
+        manifest.storage.check_writable()
+        return Run(options, config, options.dtype, vocabulary, weights, manifest, [], listing)
+    dtype = options.dtype or recorded.recipe["segmenter"]["model"]["dtype"]
+    run = Run(options, config, dtype, vocabulary, weights, manifest, [], None)
+    refuse_another_run(manifest.storage, run.record(dtype), vocabulary)
+    pending = manifest.pending()
+    if pending and _is_there(options.input, manifest, pending[0]):
+        return replace(run, pending=pending)  # what is planned need not wait until the input is listed
+    return replace(run, pending=pending, listing=list_images(options.input, exclude=options.output))
+
+
+def _vocabulary(options: LabelOptions) -> Vocabulary:
+    if options.vocabulary is not None:
+        return Vocabulary.load(options.vocabulary, options.embeddings)
+    look_up(BENCHMARKS, str(options.benchmark), "benchmark")  # a benchmark's vocabulary has its name
+    return Vocabulary.load(str(options.benchmark), options.embeddings)
+
+
+def _check_proxy(config: SegmenterConfig) -> None:
+    check_proxy_scale(config.model, config.windows.crop)
+    if config.model.proxy is not None and not is_listed_proxy(config.model.proxy):
+        # Whether any other network of timm can be a proxy, only the network itself tells; this loads torch.
+        from proxyclip.models.networks.build import check_proxy
+
+        check_proxy(config.model, config.windows.crop)
+
+
+def _check_embeddings(options: LabelOptions, vocabulary: Vocabulary, config: SegmenterConfig) -> None:
+    if vocabulary.embeddings is None:
+        return
+    width, wanted = vocabulary.embeddings.shape[1], embed_dim(config.model)
+    if width != wanted:
+        raise ValueError(
+            f"--embeddings {options.embeddings}: its rows have {width} numbers, but the text space of this CLIP has "
+            f"{wanted}. Use embeddings that were made with the same CLIP."
+        )
+
+
+def _output_uri(output: str) -> str:
+    """The output, absolute. `ray job submit` runs in a copy of the working directory, which Ray deletes."""
+    storage = Storage(output)
+    if storage.local and not Path(output).is_absolute() and "runtime_resources" in Path.cwd().parts:
+        raise ValueError(
+            f"--output {output} is relative, so the output would be in the job's temporary folder, which Ray deletes. "
+            "Give an absolute path or a URI."
+        )
+    return storage.uri
+
+
+def _is_there(input_uri: str, manifest: Manifest, shards: ShardRange) -> bool:
+    """Whether any image of the first shard exists. If none does, the input may not be mounted; listing it tells."""
+    images = input_storage(input_uri)
+    _, uris = next(manifest.read_range(ShardRange(shards.part, shards.shards[:1])))
+    try:
+        return any(images.exists(uri) for uri in uris)
+    except (PermissionError, ValueError):
+        return True  # an error of that image alone

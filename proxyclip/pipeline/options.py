@@ -1,0 +1,138 @@
+"""The options of `proxyclip label`: what the command line and `proxyclip.label` take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Annotated, Any
+
+import tyro
+
+from proxyclip.config import Dtype
+
+
+def _unset(default: str, metavar: str) -> Any:
+    """How --help shows an option whose default is decided later."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """Label every image below a folder or prefix with the classes of a vocabulary.
+
+    Run the same command again to continue a run that stopped. Exit codes: 0, every image has a mask. 1, the run did
+    not finish; the last lines say why. 2, the command is wrong. 3, the run finished, but some images failed; failures/
+    lists them (with --max-failures this is 0).
+    """
+
+    input: str
+    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*)."""
+    output: str
+    """Folder or prefix to write to. It is created if it does not exist."""
+    vocabulary: Annotated[str | None, _unset("the benchmark's", "NAME|FILE")] = None
+    """Bundled name (voc21, ade20k, ...), or a .txt file (one class per line, synonyms after ";"), .json or .yaml."""
+
+    benchmark: Annotated[str | None, _unset("none", "NAME")] = None
+    """Use the settings and the classes that the paper of --preset uses for this benchmark: voc21, voc20, context60,
+    context59, context459, cityscapes, ade20k, ade847, coco_object or coco_stuff."""
+    embeddings: Annotated[str | None, _unset("made by CLIP's text tower", "FILE")] = None
+    """Safetensors file with one text embedding per query of the vocabulary. CLIP's text tower is then not used."""
+    preset: str = "proxyclip-b16-dino-b8"
+    """Named recipe: method, CLIP, proxy and settings (see `proxyclip presets`). The options below, down to --dtype,
+    replace parts of it."""
+    method: Annotated[str | None, _unset("the preset's", "STR")] = None
+    """How CLIP's last block mixes patches: proxyclip, clip, maskclip, sclip, clearclip, gem, naclip or naclip-kk."""
+    clip: Annotated[str | None, _unset("the preset's", "STR")] = None
+    """Name of an open_clip model, or local-dir:FOLDER."""
+    clip_pretrained: Annotated[str | None, _unset("the preset's", "STR")] = None
+    """Tag of open_clip's weights for --clip."""
+    clip_weights: Annotated[str | None, _unset("downloaded by name", "FILE")] = None
+    """Local file with the weights of CLIP."""
+    proxy: Annotated[str | None, _unset("the preset's", "STR")] = None
+    """Short name (dino-b8, dinov3-b16, sam-b, ...), name of a timm vision transformer, or local-dir:FOLDER."""
+    proxy_weights: Annotated[str | None, _unset("downloaded by name", "FILE")] = None
+    """Local file with the weights of the proxy."""
+    gaussian_std: Annotated[float | None, _unset("the preset's", "FLOAT")] = None
+    """Width of NACLIP's Gaussian, in patches. Other methods do not use it."""
+    short_side: Annotated[int | None, _unset("the preset's", "INT")] = None
+    """Short side of the resized image, in pixels."""
+    crop: Annotated[int | None, _unset("the preset's", "INT")] = None
+    """Side of a window, in pixels. 0 makes the whole image one window."""
+    stride: Annotated[int | None, _unset("the preset's", "INT")] = None
+    """Distance between windows, in pixels."""
+    logit_scale: Annotated[float | None, _unset("the preset's", "FLOAT")] = None
+    """Factor on the cosines before the softmax."""
+    background_threshold: Annotated[float | None, _unset("the paper's for preset and vocabulary, else 0", "FLOAT")] = (
+        None
+    )
+    """A pixel whose best probability is below this becomes background."""
+    area_threshold: Annotated[float | None, _unset("the benchmark's, else 0", "FLOAT")] = None
+    """A class keeps its pixels only if it covers more than this share of the pixels that are not background (SCLIP)."""
+    ignore_below: float = 0.0
+    """A pixel whose confidence is below this is written as ignore (255, or 65535 with more than 255 classes)."""
+    pamr_steps: Annotated[int | None, _unset("the preset's", "INT")] = None
+    """Steps of PAMR, which refines the labels along the edges of the image. 0 switches it off."""
+    quality: str = "exact"
+    """exact keeps the settings as they are; balanced and fast use fewer windows and a smaller proxy input."""
+    fast_decode: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Decode large JPEGs at a half, a quarter or an eighth of their size when that is still large enough. Saves CPU
+    time; masks change slightly."""
+    confidence_stride: int = 4
+    """Confidence maps hold the mean of blocks of this many pixels squared. 1 keeps every pixel."""
+    dtype: Annotated[
+        Dtype | None,
+        _unset("the resumed run's, else bfloat16 on GPUs and float32 on CPUs", "{float32,bfloat16,float16}"),
+    ] = None
+    """Precision of the networks."""
+
+    shard_size: int = 256
+    """Images per shard, the unit of work and of recovery. A shard has fewer if they exceed 128 MiB."""
+    concurrency: int = 1
+    """Number of actors. Each holds the networks; they work in parallel."""
+    num_gpus: Annotated[float | None, _unset("1 if the cluster has GPUs, else 0", "FLOAT")] = None
+    """GPUs per actor. With a fraction, several actors share a GPU."""
+    threads: Annotated[int | None, _unset("this machine's cores / concurrency", "INT")] = None
+    """CPU threads of each actor."""
+    batch_windows: int = 8
+    """Windows per batch on a GPU. On a CPU windows are always processed one by one."""
+    image_timeout_s: float = 60.0
+    """Time limit for reading one image, in seconds. A slower image fails as timed_out."""
+    max_failures: Annotated[str | None, _unset("no limit", "COUNT|SHARE")] = None
+    """Stop if more images than this fail: a count (25) or a share of the corpus (5%, 0.05)."""
+    address: Annotated[str | None, _unset("RAY_ADDRESS, which ray job submit sets, else one is started", "STR")] = None
+    """Ray cluster to join."""
+    verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"]), tyro.conf.FlagCreatePairsOff] = False
+    """Show Ray's own logs and progress."""
+
+    def __post_init__(self) -> None:
+        for name in ("shard_size", "concurrency", "batch_windows", "confidence_stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1.")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads is {self.threads}; it must be at least 1.")
+        if not 0 < self.image_timeout_s <= 86400:
+            raise ValueError(f"--image-timeout-s is {self.image_timeout_s}; it must be above 0 and at most 86400.")
+        if self.num_gpus is not None and (self.num_gpus < 0 or (self.num_gpus > 1 and self.num_gpus % 1)):
+            raise ValueError(f"--num-gpus is {self.num_gpus}; it must be a fraction below 1 or a whole number.")
+        allowed_failures(self.max_failures, 1)
+        if self.vocabulary is None and self.benchmark is None:
+            raise ValueError(
+                "--vocabulary is missing. Give a bundled name or a file, or --benchmark, which brings its own classes."
+            )
+
+
+def allowed_failures(limit: str | None, num_images: int) -> int | None:
+    """How many of `num_images` may fail under a --max-failures value; None means all."""
+    if limit is None:
+        return None
+    text = limit.strip()
+    try:
+        if text.endswith("%") or "." in text:
+            share = Fraction(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+            if 0 <= share <= 1:
+                return int(share * num_images)
+        elif int(text) >= 0:
+            return int(text)
+    except ValueError:
+        pass
+    raise ValueError(f"--max-failures is {limit!r}; give a count (25) or a share (5%, 0.05).")

@@ -1,0 +1,102 @@
+"""Run shards on Ray: join the cluster, start the actors, give a receipt for each shard."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from proxyclip.config import Dtype, SegmenterConfig
+from proxyclip.dataset.plan import ShardRange, waves
+from proxyclip.dataset.run_record import has_embeddings
+from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus, require_gpus
+from proxyclip.pipeline.opening import Run
+from proxyclip.pipeline.stages.actor import ActorConfig
+from proxyclip.pipeline.stages.embed import embed_vocabulary
+from proxyclip.pipeline.stages.graph import label_graph
+from proxyclip.pipeline.stages.read import ShardSource
+from proxyclip.pipeline.stages.starts import Starts
+from proxyclip.pipeline.stages.write import Receipt, WriteShards
+
+# A read task streams at most this many shards; in small runs fewer, so that each actor has a few tasks to share. Each
+# running task is a process, and reads many images at once.
+SHARDS_PER_TASK, TASKS_PER_ACTOR = 50, 4
+
+# Shards of one Ray Dataset. This bounds what the driver and Ray's scheduler hold; actors load their networks for each.
+SHARDS_PER_WAVE = 100_000
+
+
+class RayRunner(contextlib.ExitStack):
+    """A cluster that a run has joined, or has started. A started one ends when the runner is closed."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+        self.retries = 0  # storage requests sent again that no receipt counts
+        self.enter_context(cluster(run.options.address, verbose=run.options.verbose))
+        given = run.options.num_gpus
+        self._num_gpus = default_num_gpus() if given is None else given
+
+    @property
+    def dtype(self) -> Dtype:
+        """The precision that suits the cluster."""
+        return "bfloat16" if self._num_gpus else "float32"
+
+    def label(self, config: SegmenterConfig, pending: list[ShardRange]) -> Iterator[Receipt]:
+        """Read, label and write the shards, in any order, wave by wave."""
+        options = self._run.options
+        require_gpus(self._num_gpus, options.address)
+        configure_data(verbose=options.verbose)
+        resources = actor_resources(self._num_gpus, options.concurrency)
+        actor = ActorConfig(
+            segmenter=config,
+            weights=self._run.weights,
+            output=options.output,
+            device="cuda" if self._num_gpus else "cpu",
+            threads=options.threads or max((os.cpu_count() or 1) // options.concurrency, 1),
+            batch_windows=options.batch_windows,
+            confidence_stride=options.confidence_stride,
+            image_timeout_s=options.image_timeout_s,
+        )
+        embedded = self._embed(actor, resources if self._num_gpus else {"num_cpus": 0.25})
+        write = WriteShards(options.output, self._run.vocabulary.class_names)
+        for wave in waves(pending, SHARDS_PER_WAVE):
+            num_shards = sum(part.num_shards for part in wave)
+            per_task = min(max(num_shards // (TASKS_PER_ACTOR * options.concurrency), 1), SHARDS_PER_TASK)
+            ranges = [shards for part in wave for shards in part.split(per_task)]
+            source = ShardSource(options.input, options.output, ranges)
+            graph = label_graph(source, (actor, Starts(), embedded), write, options.concurrency, resources)
+            batches: Iterator[Any] = iter(
+                graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+            )
+            for batch in batches:
+                for row in batch.to_pylist():
+                    if row["error"] is not None:
+                        _raise_its_error(embedded)
+                    yield Receipt(**row)
+        if embedded is not None:
+            self.retries += ray.get(embedded)
+
+    def _embed(self, actor: ActorConfig, resources: dict[str, float]) -> ray.ObjectRef | None:
+        """Start the task that embeds the vocabulary, unless the output has embeddings. The actors wait for it."""
+        if has_embeddings(self._run.manifest.storage):
+            return None
+        task = ray.remote(embed_vocabulary).options(**resources)
+        embedded: ray.ObjectRef = task.remote(actor.output, actor.segmenter.model, actor.weights, actor.device)
+        return embedded
+
+
+def _raise_its_error(task: ray.ObjectRef | None) -> None:
+    """Raise the error of a task that failed: then every shard fails by it, and the fault is not the shards'."""
+    if task is None or not ray.wait([task], timeout=0)[0]:
+        return
+    try:
+        ray.get(task)
+    except RayTaskError as error:
+        if isinstance(error.cause, (ValueError, OSError)):
+            raise error.cause from error
+        raise

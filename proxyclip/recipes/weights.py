@@ -1,0 +1,184 @@
+"""Weights: the files that a configuration names, and their hashes.
+
+This file imports open_clip or timm, and so torch, only for names that no table of ours lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from proxyclip.config import ModelConfig
+from proxyclip.recipes.architectures import LOCAL_DIR, SAM, check_clip_name, local_architecture, vfm_spec
+from proxyclip.recipes.hub import HubFile
+from proxyclip.recipes.proxies import VFMS
+
+# The repositories of the presets' CLIPs, by architecture and tag, as open_clip names them.
+CLIP_REPOSITORIES = {
+    ("ViT-B-16-quickgelu", "openai"): "timm/vit_base_patch16_clip_224.openai",
+    ("ViT-L-14-quickgelu", "openai"): "timm/vit_large_patch14_clip_224.openai",
+    ("ViT-H-14", "laion2b_s32b_b79k"): "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+}
+
+PARTS = ("clip", "proxy")
+
+# What open_clip calls the file of its weights: safetensors, or else a pickle.
+_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+_HASH_BLOCK_BYTES = 1 << 22
+
+
+class WeightsDiffer(ValueError):  # noqa: N818
+    """This machine would load other weights than those that the run started with."""
+
+
+def weight_files(config: ModelConfig, parts: Sequence[str] = PARTS) -> dict[str, Path]:
+    """The local files of a configuration's weights, by part; the proxy only if the configuration has one.
+
+    Weights named by an architecture are taken from the cache of the Hugging Face hub, or downloaded to it. Every name
+    is checked before anything is downloaded. Raises ValueError for an unknown name, and FileNotFoundError for a file
+    that is neither on this machine nor on the hub.
+    """
+    sources: dict[str, Path | HubFile] = {}
+    if "clip" in parts:
+        sources["clip"] = _clip_source(config)
+    if "proxy" in parts and config.proxy is not None:
+        sources["proxy"] = _proxy_source(config, config.proxy)
+    files: dict[str, Path] = {}
+    missing: dict[str, HubFile] = {}
+    for part, source in sources.items():
+        if isinstance(source, Path):
+            files[part] = source
+        elif cached := source.cached():
+            files[part] = cached
+        else:
+            missing[part] = source
+    for part, source in missing.items():
+        try:
+            files[part] = source.download()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(_not_downloaded(config, missing, part, str(error))) from error
+    return files
+
+
+def weight_hashes(config: ModelConfig) -> dict[str, str]:
+    """The sha256 of every weight file by part; of a `local-dir:` model, together with its architecture."""
+    return {part: _file_hash(path, _name(config, part)) for part, path in weight_files(config).items()}
+
+
+def check_hashes(config: ModelConfig, expected: Mapping[str, str]) -> None:
+    """Raise WeightsDiffer unless this machine's weight files have the hashes of the run.
+
+    expected: what `weight_hashes` returned where the run started, or one part of it; only its parts are checked. A
+    file that this machine lacks is a FileNotFoundError.
+    """
+    machine = socket.gethostname()
+    try:
+        files = weight_files(config, tuple(expected))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"On machine {machine}: {error}") from error
+    for part, path in files.items():
+        found = _file_hash(path, _name(config, part))
+        if found != expected[part]:
+            raise WeightsDiffer(
+                f"The weights of {_title(config, part)} on machine {machine} are not those of the run: {path} has "
+                f"sha256 {found}, but the run started with {expected[part]}. Copy the file that the run started with "
+                "to this machine, or start a new run with a new output."
+            )
+
+
+def _clip_source(config: ModelConfig) -> Path | HubFile:
+    check_clip_name(config.clip)
+    if config.clip_weights:
+        return _existing(config.clip_weights, "CLIP")
+    if config.clip.startswith(LOCAL_DIR):
+        return _single_weights(config.clip, "CLIP")
+    if (repository := CLIP_REPOSITORIES.get((config.clip, config.clip_pretrained))) is not None:
+        return HubFile(repository, _CLIP_FILES)
+    import open_clip
+
+    pretrained = open_clip.get_pretrained_cfg(config.clip, config.clip_pretrained)
+    if not pretrained:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(config.clip)) or "none"
+        raise ValueError(f"open_clip has no weights {config.clip_pretrained!r} for {config.clip}; it has: {tags}.")
+    if not pretrained.get("hf_hub"):
+        raise ValueError(
+            f"The weights {config.clip_pretrained!r} of {config.clip} are not on the Hugging Face hub; download "
+            f"{pretrained.get('url')} and give it as --clip-weights FILE."
+        )
+    repository, _, name = pretrained["hf_hub"].rpartition("/")
+    own_names = (f"{Path(name).stem}.safetensors", name)
+    return HubFile(repository, _CLIP_FILES if name in ("", _CLIP_FILES[1]) else own_names)
+
+
+def _proxy_source(config: ModelConfig, proxy: str) -> Path | HubFile:
+    spec = None if proxy.startswith(LOCAL_DIR) else vfm_spec(proxy)
+    if config.proxy_weights:
+        return _existing(config.proxy_weights, "proxy")
+    if spec is None:
+        return _single_weights(proxy, "proxy")
+    if spec.model.startswith(SAM):
+        raise ValueError(f"Proxy {proxy} is not downloaded by name; give SAM's checkpoint as --proxy-weights FILE.")
+    repository = f"timm/{spec.model}"
+    if proxy not in VFMS:
+        import timm
+
+        pretrained = timm.get_pretrained_cfg(proxy)
+        if pretrained is None or not pretrained.hf_hub_id:
+            raise ValueError(f"timm has no weights for {proxy}; give --proxy-weights FILE.")
+        if "/" in pretrained.hf_hub_id:
+            repository = pretrained.hf_hub_id
+    return HubFile(repository, ("model.safetensors",))
+
+
+def _not_downloaded(config: ModelConfig, missing: Mapping[str, HubFile], part: str, reason: str) -> str:
+    source = missing[part]
+    described_by = "open_clip_config.json" if part == "clip" else "config.json"
+    message = (
+        f"The weights of {_title(config, part)} are not on this machine and could not be downloaded from "
+        f"{source.repository} (file {source.names[0]}): {reason.rstrip('.')}. Give a local file with --{part}-weights "
+        f"FILE, or a folder with {described_by} and weights with --{part} {LOCAL_DIR}FOLDER."
+    )
+    if part == "clip" and "proxy" in missing:
+        message += f" The weights of {_title(config, 'proxy')} are missing too; give --proxy-weights FILE."
+    return message
+
+
+def _name(config: ModelConfig, part: str) -> str:
+    return config.clip if part == "clip" else str(config.proxy)
+
+
+def _title(config: ModelConfig, part: str) -> str:
+    tag = f" ({config.clip_pretrained})" if config.clip_pretrained and not config.clip.startswith(LOCAL_DIR) else ""
+    return f"CLIP {config.clip}{tag}" if part == "clip" else f"proxy {config.proxy}"
+
+
+def _existing(path: str, what: str) -> Path:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"The file of the {what} weights does not exist: {path}.")
+    return Path(path)
+
+
+def _single_weights(spec: str, what: str) -> Path:
+    folder = Path(spec.removeprefix(LOCAL_DIR))
+    for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth"):
+        found = sorted(folder.glob(pattern))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(f"The {what} folder {folder} contains {len(found)} {pattern} files; keep only one.")
+    raise FileNotFoundError(f"The {what} folder {folder} contains no weights (*.safetensors, *.bin, *.pt, *.pth).")
+
+
+def _file_hash(path: Path, name: str) -> str:
+    digest = hashlib.sha256()
+    if name.startswith(LOCAL_DIR):
+        digest.update(json.dumps(local_architecture(name), sort_keys=True).encode())
+    block = bytearray(_HASH_BLOCK_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(block):
+            digest.update(memoryview(block)[:size])
+    return digest.hexdigest()
