@@ -18,6 +18,7 @@ from proxyclip.pipeline.options import LabelOptions
 
 if TYPE_CHECKING:
     from proxyclip.dataset.upkeep.status import Status
+    from proxyclip.gallery.preview import PreviewOptions
     from proxyclip.pipeline.run import Summary
     from proxyclip.storage.store import Storage
 
@@ -56,16 +57,8 @@ def preview(output: Output, limit: int = 24, sheet: int = 12) -> int:
         sheet: How many of them the contact sheet shows.
     """
     from proxyclip.gallery.preview import PreviewOptions
-    from proxyclip.gallery.preview import preview as draw
 
-    _storage(output)
-    keys = draw(PreviewOptions(output, limit, sheet))
-    output = output.rstrip("/")
-    print(f"Masks and confidence (Parquet): {output}/masks/")
-    print(f"Statistics per class:           {output}/class_stats.parquet")
-    print(f"Overlays, {len(keys) - 1} pictures:          {output}/preview/")
-    print(f"Contact sheet:                  {output}/{keys[-1]}")
-    return 0
+    return _draw(PreviewOptions(output, limit, sheet))
 
 
 @app.command(name="verify")
@@ -188,6 +181,26 @@ def main() -> None:
 def label_job() -> int:
     """What jobs/label.py runs: the verb `label` as a command of its own."""
     return run_command(lambda: label(tyro.cli(LabelOptions)))
+
+
+def preview_job() -> int:
+    """What jobs/preview.py runs: the verb `preview` as a command of its own."""
+    from proxyclip.gallery.preview import PreviewOptions
+
+    return run_command(lambda: _draw(tyro.cli(PreviewOptions)))
+
+
+def _draw(options: PreviewOptions) -> int:
+    from proxyclip.dataset.layout import CLASS_STATS
+    from proxyclip.gallery.preview import preview as draw
+
+    keys = draw(options)
+    output = options.output.rstrip("/")
+    print(f"Masks and confidence (Parquet): {output}/masks/")
+    print(f"Statistics per class:           {output}/{CLASS_STATS}")
+    print(f"Overlays, {len(keys) - 1} pictures:          {output}/preview/")
+    print(f"Contact sheet:                  {output}/{keys[-1]}")
+    return 0
 
 
 def _report(summary: Summary, options: LabelOptions) -> None:

@@ -38,6 +38,7 @@ class Place:
     """
 
     proxy: FaultProxy
+    corpus: str
     outputs: str
     words: list[str]
     expected: dict[str, bytes]
@@ -56,7 +57,7 @@ class Place:
         corpus: a new run waits for it before it plans, a resumed one after it has labelled what was planned.
         """
         paths = {
-            "image": f"/corpus/{image_name(shard * SHARD_SIZE + shard % SHARD_SIZE)}",
+            "image": f"GET /{self.corpus.removeprefix('s3://')}/{image_name(shard * SHARD_SIZE + shard % SHARD_SIZE)}",
             "commit": f"/commits/{shard:06d}.",
             "listing": "corpus%2F&",
         }
@@ -87,7 +88,7 @@ def new_place(proxy: FaultProxy, root: str, outputs: str, folder: Path, cluster:
     words += ["--vocabulary", VOCABULARY, "--embeddings", embeddings, "--shard-size", SHARD_SIZE, "--max-failures", 1]
     words += ["--short-side", 56, "--crop", 56, "--stride", 56, "--threads", 1, "--num-gpus", 0]
     words += ["--address", cluster.address]
-    place = Place(proxy, outputs, [str(word) for word in words], {}, 0.0)
+    place = Place(proxy, corpus.uri, outputs, [str(word) for word in words], {}, 0.0)
     output, started = place.new_output(), monotonic()
     ended = run_job(cluster, place.command(output))
     assert ended.code == 0, ended.said
@@ -119,8 +120,8 @@ class Run:
 def draw_runs(rng: random.Random, hold: str) -> list[Run]:
     """The runs over one output, of which the last one finishes. hold: what holds those that label."""
     others = rng.sample(KILLS[1:], 3)
-    runs = [Run(hold, (*rng.sample(others, rng.randrange(2)), "driver")) for _ in range(rng.randrange(3))]
-    if runs and rng.random() < 0.5:
+    runs = [Run(hold, (*rng.sample(others, rng.randrange(3)), "driver")) for _ in range(rng.randrange(3))]
+    if runs and rng.random() < 0.3:
         runs += [Run("listing", ("driver",)), Run("", ())]
     else:
         runs.append(Run(hold, tuple(others[: rng.randint(1, 3)])))

@@ -134,7 +134,7 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _wait_until_up(server: subprocess.Popen[bytes], endpoint: str, log: Path, timeout_s: float = 60) -> None:
+def _wait_until_up(server: subprocess.Popen[bytes], endpoint: str, log: Path, timeout_s: float = 300) -> None:
     """Up means that an object can be written, which needs the volume server behind the S3 port."""
     deadline = monotonic() + timeout_s
     error: Exception | None = None

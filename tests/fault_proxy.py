@@ -41,8 +41,8 @@ class FaultProxy(ThreadingHTTPServer):
     `seed`. `queue` holds faults for the next requests as (method, kind). `always` is one kind for all requests whose
     path contains `only`. A client that is to time out waits for `hold_s`.
 
-    Requests whose path contains `held` wait until it changes, unless it is empty; `waiting` counts them. Their clients
-    hear ten times a second that the request is being processed, so they do not time out.
+    Requests whose "METHOD PATH" contains `held` wait until it changes, unless it is empty; `waiting` counts them. Their
+    clients hear ten times a second that the request is being processed, so they do not time out.
     """
 
     daemon_threads = True
@@ -64,6 +64,15 @@ class FaultProxy(ThreadingHTTPServer):
         self._random = random.Random(seed)
         self._decks: dict[str, list[str | None]] = {}
         self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def holding(self, requests: str) -> Iterator[None]:
+        """Hold requests in a block."""
+        self.held = requests
+        try:
+            yield
+        finally:
+            self.held = ""
 
     @property
     def waiting(self) -> int:
@@ -159,9 +168,9 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _wait(self) -> bool:
-        """Wait while the path is held. False if the client is gone: then its request is never carried out."""
+        """Wait while the request is held. False if the client is gone: then its request is never carried out."""
         held = self.server.held
-        if not held or held not in self.path:
+        if not held or held not in f"{self.command} {self.path}":
             return True
         with self.server.counted(held), contextlib.suppress(ConnectionError):
             while self.server.held == held and not self.server.closing.is_set():

@@ -9,7 +9,7 @@ import pytest
 
 
 def run(*words):
-    return subprocess.run([sys.executable, "-m", "proxyclip", *words], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-m", "proxyclip", *words], capture_output=True, text=True, timeout=600)
 
 
 def test_presets_are_listed_with_cost_licences_and_published_figures():
@@ -29,7 +29,7 @@ def test_presets_are_listed_with_cost_licences_and_published_figures():
         (("presets", "b15"), "No preset has 'b15' in its name"),
         (("verify", "nowhere"), "there is no run.json"),
         (("preview", "nowhere"), "there is no run.json"),
-        (("label", "--input", "nowhere", "--output", "out", "--vocabulary", "voc22"), "did you mean voc21"),
+        (("label", "--input", "nowhere", "--output", "out", "--vocabulary", "voc22"), "Did you mean voc21"),
     ],
 )
 def test_what_cannot_run_is_said_in_one_line(words, message):

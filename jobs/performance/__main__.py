@@ -12,7 +12,7 @@ from typing import Literal
 
 import tyro
 
-sys.path[0] = str(Path(__file__).parents[1])  # Python put this folder there; modules are imported from jobs/
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # jobs/ instead of this folder
 
 from performance.tables import Row, heading, markdown  # noqa: E402
 

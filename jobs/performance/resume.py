@@ -41,6 +41,7 @@ def measure_resume(run: LargeRun, *, with_listing: bool, folder: Path | None) ->
     None for a temporary folder. A folder that holds a run is used as it is.
     """
     rows = []
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with tempfile.TemporaryDirectory() as temporary:
         folder = folder or Path(temporary)
         steps = [] if (folder / "plan").exists() else ["simulate"]
@@ -49,16 +50,11 @@ def measure_resume(run: LargeRun, *, with_listing: bool, folder: Path | None) ->
             sizes = [str(size) for size in (run.shards, run.committed, run.images_per_shard)]
             command = [sys.executable, "-m", "performance.resume", step, str(folder), *sizes]
             started = monotonic()
-            output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=_environment()).stdout
+            output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
             seconds = monotonic() - started
             peak, note = json.loads(output.splitlines()[-1])
             rows.append({"step": step, "seconds": f"{seconds:.1f}", "peak MB": f"{peak:,.0f}", "": note})
     return rows
-
-
-def _environment() -> dict[str, str]:
-    jobs = str(Path(__file__).parents[1])
-    return os.environ | {"PYTHONPATH": os.pathsep.join([jobs, *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def simulate(storage: Storage, run: LargeRun) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -134,6 +135,7 @@ def measure_scaling(images: str, seconds_per_image: float, actors: tuple[int, ..
 def _measure(images: str, seconds_per_image: float, actors: int, run_s: float) -> Measured:
     # Ray's own switch that keeps the processes it starts off the network.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # workers import what this process can
     with tempfile.TemporaryDirectory() as folder:
         shards = round(run_s * min(actors / seconds_per_image, _CEILING) / _SHARD_SIZE)
         # In the first half workers still start; in the end not all of them have work.

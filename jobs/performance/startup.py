@@ -79,7 +79,7 @@ def _cases(root: Path, folder: Path, output: Path, silent_hub: str) -> list[Case
         Case("refusal: weights by name, hub is silent", 10, full_size, 2, no_hub | {"HF_ENDPOINT": silent_hub}),
         Case(f"first of 3 shards, {NUM_IMAGES} images", None, label(), until_first_commit=True),
         Case(f"finished run, {NUM_IMAGES} images", 3, label()),
-        Case("refusal: another recipe", 2, (*label(), "--stride", "56"), 2),
+        Case("refusal: another recipe", 2, (*label(), "--confidence-stride", "8"), 2),
     ]
 
 

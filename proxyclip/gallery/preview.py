@@ -36,11 +36,12 @@ class PreviewOptions:
 def preview(options: PreviewOptions) -> list[str]:
     """Write overlays and a contact sheet into the output. Returns their keys, the contact sheet's last."""
     output = Storage(options.output)
+    images = input_storage(require_run(output).input)
     vocabulary = read_names(output)
     colours, ignore = vocabulary.colours, ignore_label(vocabulary.num_classes)
     on_sheet: list[Tile] = []
     keys = []
-    for tile in islice(_tiles(output), options.limit):
+    for tile in islice(_tiles(output, images), options.limit):
         keys.append(preview_key(tile.caption))
         output.write(keys[-1], _png(overlay(tile.image, tile.mask, colours, ignore=ignore)))
         if len(on_sheet) < options.sheet:
@@ -53,8 +54,7 @@ def preview(options: PreviewOptions) -> list[str]:
     return keys
 
 
-def _tiles(output: Storage) -> Iterator[Tile]:
-    images = input_storage(require_run(output).input)
+def _tiles(output: Storage, images: Storage) -> Iterator[Tile]:
     for row in read_masks(output):
         yield Tile(read_pixels(fetch_image(images, row.uri)), mask_from_png(row.mask), row.uri)
 

@@ -40,6 +40,7 @@ def test_rows_of_a_shard_as_one_value_give_the_same_table():
     row = {"images": [to_row(image) for image in IMAGES], "failures": [vars(failure) for failure in FAILED]}
     schema = pa.schema([("images", pa.list_(IMAGE_STRUCT)), ("failures", pa.list_(FAILURE_STRUCT))])
     (back,) = pa.Table.from_pylist([row], schema).to_pylist()
+    assert schema.field("images").type.value_type.field("mask").type.field("bytes").type == pa.large_binary()  # > 2 GB
     assert masks_table([from_row(image) for image in back["images"]]).equals(masks_table(IMAGES))
     assert [Failure(**failure) for failure in back["failures"]] == FAILED
 

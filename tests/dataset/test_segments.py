@@ -96,6 +96,21 @@ def test_a_commit_that_is_compacted_between_listing_and_reading_is_found(disk):
     assert list(read_commits(disk, done)) == commits
 
 
+def test_a_late_writer_whose_commit_is_compacted_while_the_store_compares_it_finds_it(disk, monkeypatch):
+    commits = [write(disk, shard) for shard in range(4)]
+    create = Storage.create
+
+    def compacted_meanwhile(self, key, data):
+        if key == commit_key(2):
+            compact(disk)
+            raise FileNotFoundError(key)  # as over S3: it existed, and is gone when it is read to compare
+        return create(self, key, data)
+
+    monkeypatch.setattr(Storage, "create", compacted_meanwhile)
+    assert create_commit(disk, commits[2]) == commits[2]
+    assert names(disk) == ["segment-00000.parquet"]
+
+
 @pytest.mark.parametrize("after", range(6))
 def test_a_compaction_that_was_killed_is_ended_by_the_next(tmp_path, monkeypatch, after):
     plain, killed = Storage(str(tmp_path / "plain")), Storage(str(tmp_path / "killed"))

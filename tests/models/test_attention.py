@@ -1,4 +1,4 @@
-"""The attention of every method: proper weights, whatever the features."""
+"""The attention of every method: its weights are valid for any features."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_row_never_loses_its_diagonal():
 def test_flat_features_treat_all_patches_alike(value, beta):
     weights = proxy_attention(torch.full((2, 25, 6), value), beta=beta, gamma=3.0)
     assert torch.isfinite(weights).all()
-    keeps_others = beta < 1 or value == 0  # zero vectors are similar to nothing, not even on the mean
+    keeps_others = beta < 1 or value == 0  # zero vectors have similarity 0, also on average
     expected = torch.full((25, 25), 1 / 25) if keeps_others else torch.eye(25)
     torch.testing.assert_close(weights, expected.expand(2, -1, -1))
 
@@ -104,7 +104,7 @@ def test_own_attention_needs_no_cls(name):
 
 
 def test_gem_by_hand():
-    """Two tokens: unit, mixed once by themselves, unit again, then the attentions of q, k and v averaged."""
+    """Two tokens: normalise, mix by themselves once, normalise again, then average the attentions of q, k and v."""
     x = {"q": [[3.0, 0.0], [0.0, 2.0]], "k": [[1.0, 0.0], [1.0, 0.0]], "v": [[0.0, 1.0], [0.0, -1.0]]}
     heads = Heads(*(torch.tensor([[x[part]]]) for part in "qkv"), (1, 2), 0, torch.tensor([4.0]))
     tau = math.sqrt(2) / 4
@@ -117,12 +117,12 @@ def test_gem_by_hand():
 
 
 def test_the_neighbourhood_follows_the_grid_and_leaves_cls_alone():
-    """With keys of zero, what is left of NACLIP's weights is its Gaussian."""
+    """With keys of zero, only the Gaussian of NACLIP's weights is left."""
     zero = torch.zeros(1, 1, 13, 8)
     logits = OWN["naclip"](Heads(zero, zero, zero, (3, 4), 1, torch.ones(1))).log()[0, 0]
-    logits = logits - logits[:, :1]  # CLS takes part with a Gaussian of zero
+    logits = logits - logits[:, :1]  # the Gaussian of CLS is zero
     torch.testing.assert_close(logits[0], torch.zeros(13))
-    right, below = logits[1, 2], logits[1, 5]  # patch (0, 0) to (0, 1) and, a row of 4 on, to (1, 0)
+    right, below = logits[1, 2], logits[1, 5]  # from patch (0, 0) to (0, 1), and to (1, 0), 4 further
     expected = math.exp(-1 / 50)
     assert (logits[1, 1].item(), right.item(), below.item()) == pytest.approx((1, expected, expected), abs=1e-5)
 
@@ -130,12 +130,12 @@ def test_the_neighbourhood_follows_the_grid_and_leaves_cls_alone():
 @pytest.mark.parametrize("std", [0.001, 1.0, 2.5, 1e6])
 @pytest.mark.parametrize("name", ["naclip", "naclip-nonly"])
 def test_the_gaussian_has_the_configured_width(name, std):
-    """With q and k of length 1 the Gaussian stays as it is, up to a constant per row."""
+    """With these q and k, the logarithm of the weights is the Gaussian, up to a constant per row."""
     attention = own_attention(ModelConfig(method=name, gaussian_std=std))
     zero, unit = torch.zeros(1, 1, 12, 4), F.normalize(torch.ones(1, 1, 12, 4), dim=-1) * math.sqrt(2)
     x = zero if name == "naclip" else unit  # |q| |k| / sqrt d is 1
     logits = attention(Heads(x, x, x, (3, 4), 0, torch.ones(1))).log()[0, 0]
-    expected = math.exp(-4 / (2 * std**2)) - 1 if std > 0.01 else -1  # patch (0, 0) to (0, 2), less to itself
+    expected = math.exp(-4 / (2 * std**2)) - 1 if std > 0.01 else -1  # from patch (0, 0) to (0, 2), minus to itself
     assert (logits[0, 2] - logits[0, 0]).item() == pytest.approx(expected, abs=1e-5)
 
 

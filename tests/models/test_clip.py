@@ -1,4 +1,4 @@
-"""CLIP taken apart before its last block, and put together again."""
+"""CLIP split before its last block: the parts together are open_clip's own forward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Towers of every kind: native ones of other sizes, and timm's (SigLIP, EVA, PE-Core), at several window sizes."""
+"""Image towers of every kind at several window sizes: open_clip's own, and timm's (SigLIP, EVA, PE-Core)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIZES = [(112, 112), (112, 224), (150, 90)]
 
 
 def _shallow(config):
-    """The architecture with two blocks an image and one a text, narrow where only width costs."""
+    """The architecture with two image blocks, and one narrow text block."""
     config["text_cfg"] = {"context_length": 16, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1}
     config.pop("custom_text", None)
     if "timm_model_name" not in config["vision_cfg"]:
@@ -104,7 +104,7 @@ def test_the_clip_method_is_timms_own_last_block(name):
 
 @pytest.mark.parametrize("name", TIMM)
 def test_an_image_of_equal_tokens_is_pooled_to_what_each_of_them_is(name):
-    """Whatever the pooling: the reading that dense features are defined by."""
+    """This defines dense features, whatever the pooling."""
     clip = encoder(name)
     trunk = clip.model.visual.trunk
     token = torch.randn(1, 1, trunk.embed_dim, generator=torch.Generator().manual_seed(3))
@@ -120,7 +120,7 @@ def test_proxyclip_with_every_tower(name, dtype):
     config = SegmenterConfig(
         ModelConfig(dtype=dtype), WindowConfig(short_side=112, crop=112, stride=56, pad_multiple=56)
     )
-    tower.cache_clear()  # networks in bfloat16 are not to be met again
+    tower.cache_clear()  # so that no other test gets networks in bfloat16
     encoder.cache_clear()
     segmenter = Segmenter(tower(name), TimmProxy(tiny_vit(), "offset"), config)
     images = [np.full((112, 150, 3), value, np.uint8) for value in (0, 128, 255)]
@@ -145,7 +145,7 @@ def test_flat_and_noisy_windows_stay_finite(name, value):
 
 
 def test_weights_of_a_timm_tower_come_back_from_a_file(tmp_path, monkeypatch):
-    """SigLIP by its name with a local file, at its real depth of two blocks less ten."""
+    """SigLIP by its name, made two blocks deep, with a local file."""
     config = _shallow(open_clip.get_model_config("ViT-B-16-SigLIP"))
     monkeypatch.setattr(timm, "create_model", functools.partial(timm.create_model, depth=2))
     monkeypatch.setattr(open_clip.factory, "get_model_config", lambda name: {**config, "custom_text": True})

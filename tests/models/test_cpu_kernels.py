@@ -1,4 +1,4 @@
-"""Products on a CPU are those of torch, and taken only where they are meant."""
+"""The CPU's kernels compute what torch computes, and replace only the calls that they are meant for."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_what_learns_or_is_small_is_left_to_torch():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
 def test_bits_do_not_depend_on_the_number_of_threads(dtype):
-    """An actor has as many threads as its machine has cores for it; its masks must not tell."""
+    """Actors have different numbers of threads, and must give the same masks."""
     layer, before = torch.nn.Linear(192, 384).to(dtype), torch.get_num_threads()
     x = randn(1, 145, 192, dtype=dtype)
     q = randn(1, 3, 145, 64, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Labels from dense features: equal to the plain way, in bounded memory."""
+"""Labels from dense features equal those of a plain implementation, in bounded memory."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_extreme_scales_stay_finite():
 @pytest.mark.parametrize("at_once", [2**24, 10_000, 1], ids=["one chunk", "chunks of three", "a chunk per class"])
 @pytest.mark.parametrize("counts", [[1] * 8, [1, 2, 1, 1, 1, 2, 1, 1]], ids=["names", "synonyms"])
 def test_ties_go_to_the_first_class(counts, at_once, monkeypatch):
-    """Classes 1 and 5 share all queries; whatever rounding does to products of other shapes, 5 never wins."""
+    """Classes 1 and 5 share all queries, so 5 never wins, however products of other shapes round."""
     monkeypatch.setitem(decode.LOGITS_AT_ONCE, "cpu", at_once)
     features, plan, embeddings, query_class = random_case((50, 60) if at_once > 1 else (9, 12), counts)
     embeddings[query_class == 5] = embeddings[query_class == 1]
@@ -148,7 +148,7 @@ def test_small_classes_lose_their_pixels(area_threshold, background, at_once, mo
 
 
 def test_a_class_that_may_not_win_cannot_overflow_the_softmax():
-    """At scale 65 an excluded class may lead by more than float32's exponent holds."""
+    """At scale 65, the exponential of an excluded class's lead can exceed float32."""
     features, plan, _, _ = random_case((43, 61), [1, 1])
     features = F.normalize(torch.ones_like(features), dim=-1)
     mean = F.normalize(torch.ones(WIDTH), dim=0)
@@ -161,7 +161,7 @@ def test_a_class_that_may_not_win_cannot_overflow_the_softmax():
 
 @pytest.mark.parametrize("counts", [[1, 2], [1, 3, 2], [2, 1, 7], [1] * 5], ids=str)
 def test_a_query_of_two_classes_is_the_first_ones(counts):
-    """Published lists have some. Whatever order maxima are taken in, the class that comes first wins the tie."""
+    """Published lists have such queries. The first class wins the tie, in whatever order maxima are computed."""
     features, plan, embeddings, query_class = random_case((20, 30), counts, seed=3)
     embeddings[query_class == len(counts) - 1] = embeddings[0].clone()
     decoded = decoded_from(features, plan, embeddings, query_class, logit_scale=40.0)

@@ -1,4 +1,4 @@
-"""The published equations, case by case: outputs of the reference with weights that anyone can rebuild."""
+"""Every method against outputs of its public implementation, with weights that anyone can rebuild."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def clip(weights, configs):
 
 @pytest.fixture(scope="module")
 def vfms(weights, configs):
-    """The proxies' networks by name; other methods than ProxyCLIP are given one and leave it alone."""
+    """The proxies' networks by name. Methods without a proxy get one too, and ignore it."""
     models = {
         "dino": timm.models.VisionTransformer(**configs.DINO_TINY),
         "dinov2": timm.models.VisionTransformer(**configs.DINOV2_TINY),
@@ -95,7 +95,7 @@ def windows_at_once(request):
     return request.param
 
 
-# Attention and arch of the reference's case names, as method and residual.
+# The method and residual of each case, from the attention and arch in its name.
 FAMILY = {
     "clearclip_tiny_ClearCLIP_nores": ("clearclip", False),
     "clearclip_tiny_ClearCLIP_res": ("clearclip", True),
@@ -142,7 +142,7 @@ def _segmenter(clip, vfms, meta, name, windows_at_once):
 
 
 def _encode_as_is(segmenter, image):
-    """Encode without resizing: cases start from the resized image."""
+    """Encode without resizing, since cases start from the resized image."""
     windows = dataclasses.replace(
         segmenter.config.windows, short_side=min(image.shape[:2]), long_side=max(image.shape[:2])
     )
@@ -165,7 +165,7 @@ def _published_cases(*, reference_is_right):
 
 
 def _record(record_property, segmenter, meta, check):
-    """What docs/make_methods_table.py counts."""
+    """For docs/make_methods_table.py, which counts the passed checks of each method."""
     record_property("method", segmenter.config.model.method)
     record_property("proxy", meta["vfm"] if segmenter.proxy else "")
     record_property("check", check)
@@ -173,7 +173,7 @@ def _record(record_property, segmenter, meta, check):
 
 @pytest.mark.parametrize("name", _published_cases(reference_is_right=False))
 def test_where_the_reference_is_wrong_features_are_finite(name, windows_at_once, clip, vfms, record_property):
-    """It scrambles non-square windows, gives NaN for masked rows, or crashes. There is nothing to compare with."""
+    """It scrambles windows that are not square, returns NaN, or crashes: there is nothing to compare with."""
     meta, arrays = _case(name)
     segmenter = _segmenter(clip, vfms, meta, name, windows_at_once)
     _record(record_property, segmenter, meta, "finite")
@@ -195,20 +195,20 @@ def test_a_method_matches_the_reference(name, windows_at_once, clip, vfms, recor
 
     dense = torch.from_numpy(arrays["clip_feat"])[0]
     ours = features.features[0, 0].flatten(0, 1)
-    ours = ours[:: len(ours) // len(dense)]  # SAM's is stored in part
+    ours = ours[:: len(ours) // len(dense)]  # only a part of SAM's is stored
     difference = (ours - F.normalize(dense, dim=-1)).norm() / F.normalize(dense, dim=-1).norm()
     assert difference < 1e-4
 
     logits = segmenter.logits(features, vocabulary)  # refined, where the method refines
     step = -(-logits.shape[1] // arrays["logits"].shape[1])
     error = np.abs(logits[:, ::step, ::step].numpy() - arrays["logits"])
-    # Of SAM's 17 million similarities some lie within rounding of the cut, where a patch may fall either way.
+    # Some of SAM's 17 million similarities are within rounding of the cut, so their patches may differ.
     assert (np.percentile(error, 99) if meta.get("vfm") == "sam" else error.max()) < 1e-4
 
     by_query = (logits * segmenter.config.decode.logit_scale).softmax(dim=0)
     by_class = torch.stack([by_query[arrays["query_idx"] == c].amax(dim=0) for c in range(vocabulary.num_classes)])
     np.testing.assert_allclose(result.confidence, by_class.amax(dim=0), atol=1e-5)
-    if meta["method"].startswith("NACLIP"):  # divides by the sum, after the labels are taken
+    if meta["method"].startswith("NACLIP"):  # it divides by the sum after the argmax
         by_class = by_class / by_class.sum(dim=0)
     step = -(-by_class.shape[1] // arrays["probs"].shape[1])
     error = np.abs(by_class[:, ::step, ::step].numpy() - arrays["probs"])

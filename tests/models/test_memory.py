@@ -1,4 +1,4 @@
-"""Where memory does not suffice: less at once, and in the end an image that fails by itself."""
+"""When memory runs out, batches get smaller; if that does not help, only the image fails."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from proxyclip.models.decoding import decoder as module
 from proxyclip.models.memory import BatchSize, OutOfMemory
 
 FIVE = random_vocabulary(5)
-TOO_MUCH = 2**48  # bytes; more than any machine gives
+TOO_MUCH = 2**48  # bytes, more than any machine has
 
 
 def refuses_more_than(limit: int, error: Exception | None = None):
-    """Work that fits up to a size, beyond it fails as torch does: by a real allocation, unless `error` is given."""
+    """Work that runs out of memory above a size: by `error`, or by a real allocation of torch."""
     tried = []
 
     def work(size: int) -> int:
@@ -89,7 +89,7 @@ def segmenter():
 
 
 def limit_windows(segmenter, monkeypatch, fits):
-    """Make the encoders ask for too much memory where `fits(windows)` is False."""
+    """Make the networks ask for too much memory if `fits(windows)` is False."""
     encode = segmenter.encode_windows
 
     def limited(windows):

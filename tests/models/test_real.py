@@ -1,4 +1,4 @@
-"""Real weights and photographs: the figure of an independent implementation, through the whole job."""
+"""Real weights and photographs: the mIoU is that of an independent implementation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from proxyclip.storage.store import Storage
 from proxyclip.vocabulary.names import Vocabulary
 
 REAL = SHARED / "real"
-# The figures that came with the photographs, of an independent implementation.
+# Of an independent implementation; they came with the photographs.
 EXPECTED_MIOU = {
     "clip": 2.21,
     "maskclip": 32.74,
@@ -32,7 +32,7 @@ EXPECTED_MIOU = {
     "proxyclip": 41.55,
 }
 
-# Methods that nobody else has measured on them: the figures found here, so that they do not drift.
+# Measured here, since nobody else has measured these methods on them. The test notices if they drift.
 MEASURED_HERE = {"gem": 28.78, "naclip-kk": 32.65}
 
 MODEL = ModelConfig(
@@ -65,7 +65,7 @@ def test_a_method_reaches_its_known_miou(method, photographs, record_property):
     assert matrix.mean_iou == pytest.approx((EXPECTED_MIOU | MEASURED_HERE)[method], abs=0.5)
 
 
-# Of labels at a quality: mIoU, and the share that equal those at exact, in percent (BENCHMARKS.md).
+# Per quality, in percent: mIoU, and the share of labels equal to those at exact (BENCHMARKS.md).
 QUALITY = {"balanced": (45.98, 85.18), "fast": (44.34, 80.25)}
 
 
@@ -86,7 +86,7 @@ def test_a_quality_agrees_with_exact_as_measured(name, photographs):
     assert 100 * equal / pixels == pytest.approx(agreement, abs=0.5)
 
 
-@pytest.mark.slow  # the job's masks are the library's (tests/test_pipeline.py), whose mIoU is held above
+@pytest.mark.slow  # the job's masks equal the library's (tests/pipeline/test_run.py), whose mIoU is tested above
 def test_the_job_reaches_the_known_miou_on_msrc(tmp_path, photographs):
     images = tmp_path / "images"
     images.mkdir()

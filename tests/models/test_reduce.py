@@ -1,4 +1,4 @@
-"""What is kept of labels: means of blocks, sums of classes."""
+"""Summaries of labels: means of blocks, sums per class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PAMR: labels follow the edges of the image, each map by itself."""
+"""PAMR: labels follow the edges of the image, and each map is refined by itself."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_any_chunk_of_maps_gives_the_same():
 
 
 def test_labels_stop_at_an_edge():
-    """Noise on either side of an edge is smoothed, and does not leak over it."""
+    """Noise on both sides of an edge is smoothed, and does not cross it."""
     image = torch.zeros(3, 16, 32)
     image[:, :, 16:] = 1
     image += 0.01 * randn(3, 16, 32)
@@ -62,7 +62,7 @@ def test_labels_stop_at_an_edge():
 
 @pytest.mark.parametrize("num_queries", [21, 150, 847])
 def test_memory_does_not_grow_with_the_queries(num_queries):
-    """PAMR over a chunk of classes at a time: the largest tensor is that of 21 queries, or of the neighbours."""
+    """PAMR runs on some classes at a time, so its largest tensor does not depend on the number of queries."""
     plan = plan_windows((120, 160), WindowConfig(short_side=56, crop=56, stride=28, pad_multiple=8))
     features = F.normalize(randn(len(plan.y.starts), len(plan.x.starts), 7, 7, 16), dim=-1)
     embeddings = F.normalize(randn(num_queries, 16, seed=1), dim=-1)

@@ -19,7 +19,7 @@ QUERIES = ("cat", "traffic light", "Ωmega")
 
 @pytest.fixture(scope="module", autouse=True)
 def few_templates():
-    """As many as show the rule; `test_golden.py` holds the embeddings of all."""
+    """A few templates are enough here; `test_golden.py` tests the embeddings with all of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text, "IMAGENET_TEMPLATES", IMAGENET_TEMPLATES[:7])
         yield

@@ -1,4 +1,4 @@
-"""Functions of torch replaced inside a block, and only there."""
+"""Functions of torch are replaced inside a block, and only there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_replacement_may_call_what_it_replaces():
 
 
 def test_of_nested_blocks_the_inner_one_counts_and_the_outer_one_takes_the_rest():
-    """As the last block of a timm tower, whose attention is replaced while all networks run with the CPU's kernels."""
+    """So the last block of a timm tower has another attention while all networks use the CPU's kernels."""
     calls = []
     outer = TorchCalls({torch.log: lambda x: calls.append("outer log"), torch.exp: lambda x: calls.append("outer exp")})
     with outer, TorchCalls({torch.log: lambda x: calls.append("inner log")}):

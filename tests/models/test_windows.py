@@ -158,7 +158,7 @@ def test_stitching_and_text_projection_commute():
 
 
 def test_a_very_long_image_takes_memory_in_proportion():
-    """No matrix of all pixels by all resized pixels on the way: an image may be 60 000 pixels long, or more."""
+    """No matrix of all pixels by all resized pixels is made, since an image may be 60 000 pixels long."""
     axis = plan_windows((20_000, 1), PAPER).y
     with LargestTensor() as largest:
         matrix = stitch_matrix(axis, 42, whole=False)

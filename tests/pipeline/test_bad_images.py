@@ -244,7 +244,7 @@ def test_images_that_crash_or_hang_their_decoder_cost_only_themselves(tmp_path):
     ):
         (folder / f"{fault}.jpg").write_bytes(jpeg(fault))
         wanted[f"{fault}.jpg"] = ("decode", status)
-    chosen = options(folder, shard_size=6, image_timeout_s=5.0)
+    chosen = options(folder, shard_size=6, image_timeout_s=10.0)
     flags = [
         f"--{name.replace('_', '-')}={value}"
         for name, value in vars(chosen).items()
@@ -255,7 +255,7 @@ def test_images_that_crash_or_hang_their_decoder_cost_only_themselves(tmp_path):
         env=os.environ | faulty_environment(tmp_path / "faulty"),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert run.returncode == 3, run.stderr
     assert "20 of 24 images labelled, 4 failed" in run.stdout

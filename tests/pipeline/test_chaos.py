@@ -50,7 +50,7 @@ def test_one_that_is_killed_halfway_costs_nothing(kill, cluster, place):
     assert ended.kills == (kill,)
     assert ended.code == (-9 if kill == "driver" else 0), ended.said
     if kill == "driver":
-        done = {path: path.stat().st_mtime_ns for path in Path(output, "commits").iterdir()}
+        done = {path: path.stat().st_mtime_ns for path in Path(output, "commits").glob("*.json")}
         place.release()
         ended = run_job(cluster, place.command(output))
         assert ended.code == 0, ended.said
@@ -61,6 +61,20 @@ def test_one_that_is_killed_halfway_costs_nothing(kill, cluster, place):
 def test_killed_anywhere_and_resumed_gives_the_same_bytes(cluster, place):
     """With the tests above and those over S3, thirty kills."""
     disturb(cluster, place, SEED, num_kills=18)
+
+
+@pytest.mark.slow
+def test_killed_with_its_own_cluster_and_resumed_gives_the_same_bytes(cluster, place):
+    output = place.new_output()
+    command = [*place.command(output), "--address", "local"]
+    place.hold("image", HELD)
+    with polling_reader(output) as num_seen:
+        ended = run_job(cluster, command, [Strike("driver", lambda: num_seen() >= HELD)])
+    assert ended.code == -9, ended.said
+    place.release()
+    ended = run_job(cluster, command)
+    assert ended.code == 0, ended.said
+    assert_as_expected(output, place)
 
 
 @pytest.mark.slow

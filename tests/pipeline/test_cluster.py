@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 import shutil
@@ -11,9 +12,11 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
+from fault_proxy import fault_proxy
 from PIL import Image
 
 from proxyclip.dataset.commits import committed
@@ -23,6 +26,7 @@ from proxyclip.storage.store import Storage
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
+DEADLINE_S = 600
 
 
 def _free_port() -> int:
@@ -31,7 +35,15 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory):
+def proxy(s3):
+    """A proxy before the S3 server, which the cluster's jobs go through."""
+    with fault_proxy(s3.endpoint) as running, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", running.url)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def head(proxy, tmp_path_factory):
     """A cluster of one machine on loopback, with a token of its own; its environment and dashboard address."""
     token = tmp_path_factory.mktemp("head") / "token"
     token.write_text(secrets.token_hex(32))
@@ -79,23 +91,29 @@ def _kill_all(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def submit(head, images, output, *flags, **kwargs):
+def submission(head, images, output, *flags):
+    """The command that submits a job, and its environment."""
     env, dashboard = head
     words = ["--input", images, "--output", output, "--preset", "demo", "--shard-size", "2"]
     words += ["--vocabulary", "proxyclip/demo/vocabulary.json"]
     command = [RAY, "job", "submit", "--address", dashboard, "--working-dir", ".", *flags]
     command += ["--", "python", "jobs/label.py", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    return {"args": command, "cwd": ROOT, "env": env, "text": True}
+
+
+def submit(*job):
+    return subprocess.run(**submission(*job), capture_output=True, timeout=DEADLINE_S)
 
 
 def draw(images, count):
-    images.mkdir()
     for index in range(count):
-        Image.new("RGB", (80, 60 + index), (4 * index, 120, 200)).save(images / f"{index:02d}.png")
+        buffer = io.BytesIO()
+        Image.new("RGB", (80, 60 + index), (4 * index, 120, 200)).save(buffer, "PNG")
+        Storage(images).write(f"{index:02d}.png", buffer.getvalue())
 
 
 def test_ray_job_submit_runs_the_same_job(head, tmp_path):
-    images, output = tmp_path / "images", tmp_path / "labels"
+    images, output = str(tmp_path / "images"), tmp_path / "labels"
     draw(images, 6)
     run = submit(head, images, output)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -104,18 +122,22 @@ def test_ray_job_submit_runs_the_same_job(head, tmp_path):
     assert (totals.labelled, totals.committed, totals.shards) == (6, 3, 3)
 
 
-def test_ray_job_stop_keeps_what_is_done(head, tmp_path):
-    images, output = tmp_path / "images", tmp_path / "labels"
+def test_ray_job_stop_keeps_what_is_done(head, proxy, s3, tmp_path):
+    images, output = s3.uri(f"bucket/{uuid.uuid4().hex}"), tmp_path / "labels"
     draw(images, 40)
-    run = submit(head, images, output, "--no-wait", "--submission-id", "stopped")
-    assert run.returncode == 0, run.stdout + run.stderr
-    deadline = time.monotonic() + 120
-    while len(committed(Storage(str(output)))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    env, dashboard = head
-    subprocess.run([RAY, "job", "stop", "--address", dashboard, "stopped"], env=env, check=True, capture_output=True)
-    done = set(committed(Storage(str(output))))
-    assert 2 <= len(done) < 20
+    submitted = submission(head, images, output, "--submission-id", "stopped")
+    # Held, the job cannot finish before it is stopped.
+    with subprocess.Popen(**submitted) as job, proxy.holding(f"GET /{images.removeprefix('s3://')}/39.png"):
+        deadline = time.monotonic() + DEADLINE_S
+        while len(committed(Storage(str(output)))) < 2:
+            assert job.poll() is None
+            assert time.monotonic() < deadline
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                job.wait(0.1)
+        env, dashboard = head
+        stop = [RAY, "job", "stop", "--address", dashboard, "stopped"]
+        subprocess.run(stop, env=env, check=True, capture_output=True)
+        assert 2 <= len(committed(Storage(str(output)))) < 20
     run = submit(head, images, output)
     assert run.returncode == 0, run.stdout + run.stderr
     report = verify(Storage(str(output)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -26,6 +27,7 @@ from proxyclip.storage.store import Storage
 NUM_IMAGES = 18
 SECRET = "proxyclip-test-secret"  # of the S3 server; every process of these jobs has it in its environment
 SEED = 20261121
+DEADLINE_S = 600
 
 
 @pytest.fixture(scope="module")
@@ -174,15 +176,17 @@ def test_a_job_without_its_store_says_so(options, proxy, main, monkeypatch, caps
 def test_a_store_that_goes_down_midway_is_told_and_resumed(options, undisturbed, s3):
     options = dataclasses.replace(options, output=beside(options), address="local")
     with fault_proxy(s3.endpoint) as proxy:
+        proxy.held = "/images/more/"  # so the job cannot finish before the store goes down
         env = os.environ | {"AWS_ENDPOINT_URL": proxy.url, "AWS_MAX_ATTEMPTS": "3"}
         process = subprocess.Popen(command(options), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and process.poll() is None:
-            if sum("/commits/" in path for method, path in proxy.seen if method == "PUT") >= 2:
-                break
-            time.sleep(0.01)
-        proxy.always = RESET_BEFORE
-        _, said = process.communicate(timeout=240)
+        deadline = time.monotonic() + DEADLINE_S
+        while sum("/commits/" in path for method, path in proxy.seen if method == "PUT") < 2:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.05)
+        proxy.always, proxy.held = RESET_BEFORE, ""
+        _, said = process.communicate(timeout=DEADLINE_S)
     assert process.returncode in (1, 2)
     assert "storage: s3://bucket/" in said
     assert "3 at most" in said
@@ -218,7 +222,7 @@ def test_two_jobs_on_one_output_make_one_result(options, undisturbed, kind, tmp_
     words = command(dataclasses.replace(options, output=output, address=address))
     both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
     for process in both:
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 0, said
         assert f"{NUM_IMAGES} of {NUM_IMAGES} images labelled, 0 failed" in said
     assert files(output) == undisturbed

@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -191,27 +190,6 @@ def test_bytes_do_not_depend_on_actors_and_batches(options, tmp_path):
     other = dataclasses.replace(options, output=str(tmp_path / "other"), concurrency=2, batch_windows=3, threads=2)
     label(other)
     assert data_files(other.output) == data_files(options.output)
-
-
-@pytest.mark.slow  # tests/test_chaos.py kills many; this one is alone on its machine
-def test_a_killed_run_goes_on_where_it_stopped(options, corpus, tmp_path):
-    draw(corpus, 60, first=10)
-    undisturbed = dataclasses.replace(options, output=str(tmp_path / "undisturbed"))
-    label(undisturbed)
-    process = subprocess.Popen(command(options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    commits = Path(options.output) / "commits"
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and process.poll() is None:
-        if commits.is_dir() and len(list(commits.glob("*.json"))) >= 3:
-            break
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    done = {path: path.stat().st_mtime_ns for path in commits.glob("*.json")}
-    assert 3 <= len(done) < 24, "killed too late to show anything"
-    assert label(options).exit_code == 0
-    assert {path: path.stat().st_mtime_ns for path in done} == done
-    assert data_files(options.output) == data_files(undisturbed.output)
 
 
 @pytest.fixture

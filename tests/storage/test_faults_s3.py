@@ -18,15 +18,15 @@ from proxyclip.storage.retry import count_retries
 from proxyclip.storage.store import Storage, StorageError
 from proxyclip.vocabulary.names import Vocabulary
 
-READ_TIMEOUT_S = 0.5
-
 
 @pytest.fixture
-def proxy(s3, monkeypatch):
-    """Storages first used in the test go through it."""
+def proxy(s3, monkeypatch, request):
+    """Storages first used in the test go through it. Clients wait long unless the test is about clients that do not."""
+    params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    read_timeout_s = 0.5 if params.get("kind") == TIMEOUT else 60
     with fault_proxy(s3.endpoint) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
-        monkeypatch.setenv("PROXYCLIP_READ_TIMEOUT_S", str(READ_TIMEOUT_S))
+        monkeypatch.setenv("PROXYCLIP_READ_TIMEOUT_S", str(read_timeout_s))
         monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.01)
         yield running
 

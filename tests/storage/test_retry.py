@@ -73,7 +73,7 @@ def test_other_threads_are_not_counted_unless_the_block_is_carried_along():
 
 def test_two_shards_at_once_count_their_own_retries():
     """Both are inside their blocks at the same time, and one pool of threads serves both."""
-    both_inside = threading.Barrier(2, timeout=30)
+    both_inside = threading.Barrier(2, timeout=300)
 
     def shard(failures: int) -> int:
         with count_retries() as retries:

@@ -1,11 +1,8 @@
-"""The actors of the job: what one is made from, and the class that Ray Data starts."""
+"""What an actor is made from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
 
 from proxyclip.config import SegmenterConfig
 
@@ -28,15 +25,3 @@ class ActorConfig:
     batch_windows: int
     confidence_stride: int
     image_timeout_s: float
-
-
-class LabelActor:
-    """`LabelShards`, imported where the actor runs. So the driver needs no torch, which takes seconds to import."""
-
-    def __init__(self, *arguments: Any) -> None:
-        from proxyclip.pipeline.stages.label import LabelShards
-
-        self._stage = LabelShards(*arguments)
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        return self._stage(rows)

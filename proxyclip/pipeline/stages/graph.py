@@ -9,8 +9,20 @@ import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from proxyclip.pipeline.stages.actor import SHARDS_AT_ONCE, LabelActor
+from proxyclip.pipeline.stages.actor import SHARDS_AT_ONCE
 from proxyclip.pipeline.stages.read import ShardSource
+
+
+class LabelActor:
+    """`LabelShards`, imported where the actor runs. So the driver needs no torch, which takes seconds to import."""
+
+    def __init__(self, *arguments: Any) -> None:
+        from proxyclip.pipeline.stages.label import LabelShards
+
+        self._stage = LabelShards(*arguments)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        return self._stage(rows)
 
 
 def label_graph(
