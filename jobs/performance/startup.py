@@ -48,11 +48,12 @@ def measure_startup(checkout: Path | None, rounds: int) -> list[Row]:
         hub = stack.enter_context(_silent_server())
         _draw_images(folder / "images")
         for number in range(rounds):
-            for name, root in checkouts.items() if number % 2 == 0 else reversed(checkouts.items()):
-                output = folder / name / str(number)
-                cases = _cases(root, folder, output, hub)
-                for case in cases:
-                    seconds = _seconds(case, root, folder, output)
+            outputs = {name: folder / name / str(number) for name in checkouts}
+            by_checkout = {name: _cases(root, folder, outputs[name], hub) for name, root in checkouts.items()}
+            cases = by_checkout["this"]
+            for index, case in enumerate(cases):
+                for name in checkouts if number % 2 == 0 else reversed(checkouts):
+                    seconds = _seconds(by_checkout[name][index], checkouts[name], folder, outputs[name])
                     times.setdefault((case.name, name), []).append(seconds)
     return [_row(case, {name: times[case.name, name] for name in checkouts}) for case in cases]
 
@@ -135,7 +136,7 @@ def _row(case: Case, times: dict[str, list[float]]) -> Row:
         row[f"{name}, s"] = " / ".join(f"> {_TIMEOUT_S}" if each >= _TIMEOUT_S else f"{each:.2f}" for each in figures)
     if len(times) == 2:
         this, other = map(statistics.median, times.values())
-        row["this / other"] = f"{this / other:.2f}"
+        row["this / other"] = f"{'< ' if other >= _TIMEOUT_S else ''}{this / other:.2f}"
     return row
 
 
