@@ -220,7 +220,7 @@ def _report(summary: Summary, options: LabelOptions) -> None:
         print(f"Stopped: {summary.stopped}. What is done is kept.", file=sys.stderr)
     if not summary.finished:
         left = summary.shards - summary.committed
-        print(f"{left} shards are not done; run the same command again to continue.", file=sys.stderr)
+        print(f"Shards not done: {left}; run the same command again to continue.", file=sys.stderr)
 
 
 def _storage(output: str) -> Storage:

@@ -53,5 +53,17 @@ def failures_of(output: str) -> dict[str, dict[str, str]]:
     return {row["uri"]: row for path in files for row in pq.read_table(path).to_pylist()}
 
 
-def masks_of(output: str) -> dict[str, np.ndarray]:
-    return {row.uri: mask_from_png(row.mask) for row in read_masks(Storage(output))}
+def data_files(output: str | Path) -> dict[str, bytes]:
+    """All that a run must write the same way every time, by name; not what a killed writer had not finished."""
+    root = Path(output)
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+        and path.parts[len(root.parts)] not in ("plan", "run.json")
+        and not path.name.startswith(".proxyclip-tmp-")
+    }
+
+
+def labels(output: str | Path) -> dict[str, np.ndarray]:
+    return {row.uri: mask_from_png(row.mask) for row in read_masks(Storage(str(output)))}

@@ -131,14 +131,19 @@ def time_loop(options: LabelOptions) -> LoopTimes:
 def time_job(options: LabelOptions, checkout: Path = ROOT) -> JobTimes:
     """Run the job as a user does, and watch its commits and its processes from outside.
 
-    checkout: folder of the project whose jobs/label.py and package run.
+    options: with absolute paths. checkout: folder of the version whose jobs/label.py and package run.
     """
     commits = Path(options.output) / "commits"
     images = len(list(Path(options.input).iterdir()))
     shards = -(-images // options.shard_size)
     command = [sys.executable, str(checkout / "jobs" / "label.py"), *_words(options)]
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(checkout)})
+    process = subprocess.Popen(
+        command,
+        cwd=Path(options.output).parent,  # workers import from the current folder first: it must hold no proxyclip
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(checkout)},
+    )
     accounts = Accounts(psutil.Process(process.pid))
     first = last = None
     while process.poll() is None and last is None:

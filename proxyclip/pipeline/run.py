@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -95,6 +96,9 @@ def execute(run: Run, make_runner: Callable[[Run], Runner] | None = None) -> Sum
 
 
 def _on_ray(run: Run) -> Runner:
+    # For so many seconds Ray Data keeps the cores that a killed driver has claimed, and a run resumed on the same
+    # cluster waits; its own value is 180. A living driver claims them again every 10 s. Read when it is imported.
+    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "30")
     from proxyclip.pipeline.runner import RayRunner  # importing Ray takes as long as a finished run
 
     return RayRunner(run)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labelling import failures_of, masks_of
+from labelling import failures_of, labels
 from labelling import small_options as options
 from PIL import Image
 
@@ -200,7 +200,7 @@ def test_a_job_over_mutated_files_labels_or_fails_each(tmp_path, count):
     with cluster("local", verbose=False):
         chosen = options(folder, shard_size=50)
         summary = label(chosen)
-    masks, failures = masks_of(chosen.output), failures_of(chosen.output)
+    masks, failures = labels(chosen.output), failures_of(chosen.output)
     assert summary.finished, f"seed {SEED}: {summary.shard_errors}, files in {folder}"
     assert not masks.keys() & failures.keys()
     assert masks.keys() | failures.keys() == names, f"seed {SEED}, files in {folder}"

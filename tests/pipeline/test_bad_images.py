@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from encoded import faulty_environment, jpeg, png_header
-from labelling import failures_of, masks_of
+from labelling import failures_of, labels
 from labelling import small_options as options
 from PIL import Image
 from tiny import random_image
@@ -160,7 +160,7 @@ def job(tmp_path_factory):
     os.mkfifo(folder / "fifo.jpg")
     chosen = options(folder)
     summary = label(chosen)
-    masks, failures = masks_of(chosen.output), failures_of(chosen.output)
+    masks, failures = labels(chosen.output), failures_of(chosen.output)
     assert (summary.labelled, summary.failed, summary.exit_code) == (len(masks), len(failures), 3)
     assert not masks.keys() & failures.keys()
     return folder, masks, failures
@@ -262,7 +262,7 @@ def test_images_that_crash_or_hang_their_decoder_cost_only_themselves(tmp_path):
     found = failures_of(chosen.output)
     assert {uri: (row["stage"], row["status"]) for uri, row in found.items()} == wanted
     assert found["segfault.jpg"]["reason"] == found["abort.jpg"]["reason"]
-    assert set(masks_of(chosen.output)) == {f"{seed}.jpg" for seed in range(20)}
+    assert set(labels(chosen.output)) == {f"{seed}.jpg" for seed in range(20)}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -14,8 +15,7 @@ from pathlib import Path
 import pytest
 import ray
 from fault_proxy import EXPIRED, KINDS, RESET_BEFORE, fault_proxy
-from labelling import NAMES, ROOT, command, draw
-from reference import load_module
+from labelling import NAMES, command, draw
 
 from proxyclip.dataset.manifest import ShardRange
 from proxyclip.pipeline.options import LabelOptions
@@ -91,12 +91,14 @@ def undisturbed(options):
 
 @pytest.fixture
 def main(monkeypatch):
-    """jobs/label.py's main, given its options."""
-    module = load_module(ROOT / "jobs" / "label.py")
+    """Runs jobs/label.py in this process, given its options. Returns its exit code."""
 
     def run(options):
-        monkeypatch.setattr(sys, "argv", command(options)[1:])
-        return module.main()
+        script, *words = command(options)[1:]
+        monkeypatch.setattr(sys, "argv", [script, *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(script, run_name="__main__")
+        return ended.value.code
 
     return run
 

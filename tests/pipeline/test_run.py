@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import re
@@ -14,69 +13,28 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from labelling import NAMES, command, draw
+from labelling import NAMES, command, data_files, draw, labels
 from PIL import Image
 from safetensors.numpy import save_file
 
 from proxyclip.cli import label_job
-from proxyclip.dataset import commits
-from proxyclip.dataset.commits import committed
-from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.masks import confidence_from_png, mask_from_png
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.shards import read_masks
 from proxyclip.dataset.upkeep.verify import verify
-from proxyclip.images.listing import list_images
 from proxyclip.models.decoding.reduce import reduce_confidence
 from proxyclip.models.segmenter import Segmenter
-from proxyclip.pipeline import opening, runner
-from proxyclip.pipeline import run as run_module
-from proxyclip.pipeline.cluster import cluster
 from proxyclip.pipeline.opening import open_run
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.recipe import segmenter_config
 from proxyclip.pipeline.run import execute, label
-from proxyclip.pipeline.runner import RayRunner
 from proxyclip.pipeline.stages.graph import label_graph
 from proxyclip.pipeline.stages.read import ShardSource
-from proxyclip.pipeline.stages.write import Receipt, WriteShards
-from proxyclip.storage.store import Storage, StorageError
+from proxyclip.pipeline.stages.write import WriteShards
+from proxyclip.storage.store import Storage
 from proxyclip.vocabulary.names import Vocabulary
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_cluster():
-    """One local cluster for all in-process runs; jobs started as commands have their own."""
-    with cluster("local", verbose=False):
-        yield
-
-
-@pytest.fixture(scope="session")
-def vocabulary_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("vocabulary") / "five.txt"
-    path.write_text("\n".join(NAMES))
-    return path
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    draw(tmp_path / "images", 10)
-    return tmp_path / "images"
-
-
-@pytest.fixture
-def options(corpus, tmp_path, vocabulary_file):
-    return LabelOptions(
-        input=str(corpus),
-        output=str(tmp_path / "out"),
-        vocabulary=str(vocabulary_file),
-        preset="demo",
-        short_side=56,
-        crop=56,
-        stride=56,
-        shard_size=3,
-        threads=1,
-    )
+pytestmark = pytest.mark.usefixtures("one_cluster")
 
 
 @pytest.fixture
@@ -88,22 +46,6 @@ def main(monkeypatch):
         return label_job()
 
     return run
-
-
-def data_files(output: str | Path) -> dict[str, bytes]:
-    """All that a run must write the same way every time, by name; not what a killed writer had not finished."""
-    root = Path(output)
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-        and path.parts[len(root.parts)] not in ("plan", "run.json")
-        and not path.name.startswith(".proxyclip-tmp-")
-    }
-
-
-def labels(output: str | Path) -> dict[str, np.ndarray]:
-    return {row.uri: mask_from_png(row.mask) for row in read_masks(Storage(str(output)))}
 
 
 def test_the_job_writes_what_the_library_predicts(options, corpus):
@@ -190,111 +132,6 @@ def test_bytes_do_not_depend_on_actors_and_batches(options, tmp_path):
     other = dataclasses.replace(options, output=str(tmp_path / "other"), concurrency=2, batch_windows=3, threads=2)
     label(other)
     assert data_files(other.output) == data_files(options.output)
-
-
-@pytest.fixture
-def listings(monkeypatch):
-    """The commits that were there whenever the input was listed."""
-    seen = []
-
-    def listing(input_uri, *, exclude):
-        seen.append(list(committed(Storage(exclude))))
-        return list_images(input_uri, exclude=exclude)
-
-    for module in (opening, run_module):
-        monkeypatch.setattr(module, "list_images", listing)
-    return seen
-
-
-class Interrupted(RayRunner):
-    """Is interrupted after the first shard."""
-
-    def label(self, config, pending):
-        yield next(super().label(config, pending))
-        raise KeyboardInterrupt
-
-
-class Failing(contextlib.ExitStack):
-    """Every shard fails, as over a storage that is down."""
-
-    retries, dtype = 0, "float32"
-
-    def __init__(self, run):
-        super().__init__()
-
-    def label(self, config, pending):
-        for shard in range(30):
-            yield Receipt(shard, 0, 0, "StorageError: down", 0)
-
-
-class Idle(Failing):
-    """Labels nothing."""
-
-    def label(self, config, pending):
-        return iter(())
-
-
-def test_an_interrupted_run_labels_what_is_planned_before_it_lists_and_ends_in_the_same_bytes(
-    options, tmp_path, monkeypatch, listings
-):
-    monkeypatch.setattr(commits, "SHARDS_PER_SEGMENT", 3)
-    monkeypatch.setattr(runner, "SHARDS_PER_WAVE", 3)
-    undisturbed = dataclasses.replace(options, output=str(tmp_path / "undisturbed"))
-    assert label(undisturbed).exit_code == 0
-    assert listings == [[]]
-    assert sorted(path.name for path in Path(undisturbed.output, "commits").iterdir()) == [
-        "000003.json",
-        "segment-00000.parquet",
-    ]
-    with pytest.raises(KeyboardInterrupt):
-        execute(open_run(options), Interrupted)
-    assert 1 <= len(committed(Storage(options.output))) < 4
-    listings.clear()
-    summary = label(options)
-    assert (summary.images, summary.labelled, summary.committed, summary.exit_code) == (10, 10, 4, 0)
-    assert listings == [[0, 1, 2, 3]]
-    assert data_files(options.output) == data_files(undisturbed.output)
-
-
-def test_a_corpus_that_changes_is_labelled_where_it_changed(options, corpus, listings, caplog):
-    label(options)
-    before = data_files(options.output)
-    draw(corpus, 1, first=10)
-    (corpus / "image 002.jpg").unlink()
-    Image.new("RGB", (64, 60), "red").save(corpus / "image 003.jpg")
-    summary = label(options)
-    assert (summary.images, summary.labelled, summary.shards, summary.exit_code) == (10, 10, 5, 0)
-    assert "1 images changed" in caplog.text
-    assert "1 images are gone" in caplog.text
-    after = data_files(options.output)
-    assert {name for name in before if after.get(name) != before[name]} == {"class_stats.parquet"}
-    vocabulary = Vocabulary.load(options.vocabulary)
-    segmenter = Segmenter.from_config(segmenter_config(options, vocabulary))
-    masks = labels(options.output)
-    assert masks.keys() == {str(path.relative_to(corpus)) for path in corpus.rglob("*.jpg")}
-    for uri, mask in masks.items():
-        np.testing.assert_array_equal(mask, segmenter.predict(corpus / uri, vocabulary).mask)
-    for row in pq.read_table(Path(options.output) / "class_stats.parquet").to_pylist():
-        assert row["pixels"] == sum(int((mask == row["class"]).sum()) for mask in masks.values())
-        assert row["images"] == sum(bool((mask == row["class"]).any()) for mask in masks.values())
-    report = verify(Storage(options.output))
-    assert (report.problems, report.unfinished, report.shards) == ([], [], 5)
-    listings.clear()
-    written = {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")}
-    assert label(options).exit_code == 0
-    assert listings == [[0, 1, 2, 3, 4]]
-    assert {path: path.stat().st_mtime_ns for path in Path(options.output).rglob("*")} == written
-
-
-def test_an_input_that_is_gone_stops_a_resumed_run_before_its_images_fail(options, corpus):
-    assert execute(open_run(options), Idle).exit_code == 1
-    before = data_files(options.output)
-    corpus.rename(corpus.with_name("unmounted"))
-    for _ in range(2):
-        with pytest.raises((FileNotFoundError, ValueError), match="images"):
-            label(options)
-        corpus.mkdir(exist_ok=True)  # a mount point without its disk
-    assert data_files(options.output) == before
 
 
 def test_output_inside_the_input_is_not_labelled(options, corpus):
@@ -461,25 +298,6 @@ def test_over_s3_the_same_bytes_are_written(options, corpus, s3):
     assert written == data_files(options.output)
     record = json.loads(output.read("run.json"))
     assert record["recipe"] == json.loads((Path(options.output) / "run.json").read_text())["recipe"]
-
-
-def test_shards_that_all_fail_stop_the_run(options):
-    """It is not the shards then, and each would cost all the retries of a storage that is down."""
-    summary = execute(open_run(options), Failing)
-    assert summary.stopped == "20 shards in a row failed; the last error: StorageError: down"
-    assert len(summary.shard_errors) == 20
-    assert summary.exit_code == 1
-
-
-def test_a_storage_that_is_down_at_the_end_does_not_hide_what_failed(options, monkeypatch):
-    def down(self):
-        raise StorageError("storage: s3://bucket: down")
-
-    monkeypatch.setattr(Manifest, "compact", down)
-    summary = execute(open_run(options), Failing)
-    assert summary.stopped == "the output can no longer be read: storage: s3://bucket: down"
-    assert len(summary.shard_errors) == 20
-    assert summary.exit_code == 1
 
 
 def test_the_fast_job_writes_what_the_fast_library_predicts(options, corpus):

@@ -74,7 +74,7 @@ def test_a_shard_that_keeps_killing_its_actor_is_set_aside(command, tmp_path, mo
         run = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     assert run.returncode == 1, run.stderr
     assert "Shard 1 failed: RuntimeError: its worker died 3 times while labelling it" in run.stderr
-    assert "1 shards are not done" in run.stderr
+    assert "Shards not done: 1" in run.stderr
     output = Storage(str(tmp_path / "out"))
     assert sorted(committed(output)) == [0, 2]
     run = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)  # without the poison
