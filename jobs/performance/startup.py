@@ -5,6 +5,7 @@ Every measurement is a whole process, from its start to its end (or to the first
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import statistics
@@ -85,7 +86,7 @@ def _cases(root: Path, folder: Path, output: Path, silent_hub: str) -> list[Case
 
 
 def _seconds(case: Case, root: Path, folder: Path, output: Path) -> float:
-    """What the command takes. It runs in an empty folder: Python would import a package from the current one."""
+    """What the command takes, infinite if it was ended. It runs in an empty folder, since Python imports from there."""
     here = folder / "here"
     here.mkdir(exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(root)} | case.environment
@@ -100,26 +101,25 @@ def _seconds(case: Case, root: Path, folder: Path, output: Path) -> float:
             stdout=said,
             stderr=subprocess.STDOUT,
         )
-        deadline = started + _TIMEOUT_S
-        first = None
-        while case.until_first_commit and process.poll() is None and time.perf_counter() < deadline:
-            if any((output / "commits").glob("*.json")):
-                first = time.perf_counter() - started
-                break
-            time.sleep(_POLL_S)
-        try:
-            exit_code = process.wait(max(deadline - time.perf_counter(), 0))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            return _TIMEOUT_S
-        seconds = time.perf_counter() - started
-    if exit_code != case.exit_code or (case.until_first_commit and first is None):
+        if case.until_first_commit:
+            while process.poll() is None and not any((output / "commits").glob("*.json")):
+                time.sleep(_POLL_S)
+            seconds = time.perf_counter() - started
+            exit_code = process.wait()  # the commands after it need a finished run
+        else:
+            try:
+                exit_code = process.wait(_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                return math.inf
+            seconds = time.perf_counter() - started
+    if exit_code != case.exit_code:
         raise RuntimeError(
             f"{case.name}, in {root}: exit code {exit_code} instead of {case.exit_code}. The command said:\n"
             f"{log.read_text(errors='replace')[-2000:]}"
         )
-    return seconds if first is None else first
+    return seconds
 
 
 def _command(root: Path, words: tuple[str, ...]) -> list[str]:
@@ -133,10 +133,10 @@ def _row(case: Case, times: dict[str, list[float]]) -> Row:
     row = {"command": case.name, "limit, s": f"{case.limit_s:g}" if case.limit_s else ""}
     for name, seconds in times.items():
         figures = (min(seconds), statistics.median(seconds), max(seconds))
-        row[f"{name}, s"] = " / ".join(f"> {_TIMEOUT_S}" if each >= _TIMEOUT_S else f"{each:.2f}" for each in figures)
+        row[f"{name}, s"] = " / ".join(f"> {_TIMEOUT_S}" if math.isinf(each) else f"{each:.2f}" for each in figures)
     if len(times) == 2:
         this, other = map(statistics.median, times.values())
-        row["this / other"] = f"{'< ' if other >= _TIMEOUT_S else ''}{this / other:.2f}"
+        row["this / other"] = f"< {this / _TIMEOUT_S:.2f}" if math.isinf(other) else f"{this / other:.2f}"
     return row
 
 
