@@ -14,7 +14,7 @@ demo: $(INSTALLED)
 	$(VENV)/bin/proxyclip preview $(DEMO)/labels
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -m slow
