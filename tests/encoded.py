@@ -64,3 +64,40 @@ def jpeg(fault: str = "", seed: int = 0) -> bytes:
 def png_header(width, height):
     ihdr = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
+
+
+def encoded(fmt: str, size: tuple[int, int] = (40, 30), **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(random_image(size[1], size[0])).save(buffer, fmt, **options)
+    return buffer.getvalue()
+
+
+def png(width: int, height: int, pixels: bytes) -> bytes:
+    """A PNG of gray pixels, whole whatever its size; `pixels` are compressed already."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def tiff(width: int, height: int) -> bytes:
+    entries = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: width * height}
+    packed = b"".join(struct.pack("<HHII", tag, 4, 1, value & 0xFFFFFFFF) for tag, value in entries.items())
+    return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(entries)) + packed + bytes(4)
+
+
+def with_size(data: bytes, offset: int, layout: str, *size: int) -> bytes:
+    """The same file, claiming another size."""
+    return data[:offset] + struct.pack(layout, *size) + data[offset + struct.calcsize(layout) :]
+
+
+def jpeg_of_size(width: int, height: int) -> bytes:
+    data = encoded("JPEG")
+    return with_size(data, data.index(b"\xff\xc0") + 5, ">HH", height, width)
+
+
+def webp_lossless(width: int, height: int) -> bytes:
+    data = encoded("WEBP", lossless=True)
+    return with_size(data, data.index(b"VP8L") + 9, "<I", (width - 1) | (height - 1) << 14)

@@ -41,11 +41,12 @@ def command(options: LabelOptions) -> list[str]:
 
 
 def small_options(folder: Path, **changes: object) -> LabelOptions:
+    """The quickest settings, for a folder of images; the output lies beside it."""
     vocabulary = folder.parent / "five.txt"
-    vocabulary.write_text("sky\ngrass\ntree\nwater\nstone")
-    chosen = {"vocabulary": str(vocabulary), "shard_size": 32, "threads": 1, **changes}
-    small = {"short_side": 56, "crop": 56, "stride": 56}
-    return LabelOptions(input=str(folder), output=str(folder.parent / "out"), preset="demo", **small, **chosen)
+    vocabulary.write_text("\n".join(NAMES))
+    small = {"preset": "demo", "short_side": 56, "crop": 56, "stride": 56, "shard_size": 32, "threads": 1}
+    places = {"input": str(folder), "output": str(folder.parent / "out"), "vocabulary": str(vocabulary)}
+    return LabelOptions(**{**places, **small, **changes})
 
 
 def failures_of(output: str) -> dict[str, dict[str, str]]:
@@ -67,3 +68,23 @@ def data_files(output: str | Path) -> dict[str, bytes]:
 
 def labels(output: str | Path) -> dict[str, np.ndarray]:
     return {row.uri: mask_from_png(row.mask) for row in read_masks(Storage(str(output)))}
+
+
+def draw_mixed(folder: Path) -> None:
+    """What people keep in folders of images."""
+    draw(folder, 200)
+    good = next(folder.rglob("*.jpg")).read_bytes()
+    for index in range(10):
+        (folder / f"truncated{index}.jpg").write_bytes(good[: len(good) // 2 - index])
+    for index in range(3):
+        (folder / f"text{index}.jpg").write_text("not an image")
+    (folder / "empty.jpg").write_bytes(b"")
+    image = Image.open(next(folder.rglob("*.jpg"))).convert("RGB")
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray((np.arange(64 * 80).reshape(64, 80) * 12).astype(np.uint16)).save(folder / "sixteen.png")
+    image.quantize(16).save(folder / "palette.png", transparency=3)
+    image.convert("L").save(folder / "gray.jpg")
+    image.save(folder / "animated.gif", save_all=True, append_images=[image.rotate(90)])
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    image.save(folder / "rotated.jpg", exif=rotated)

@@ -70,14 +70,13 @@ class RayRunner(contextlib.ExitStack):
             ranges = [shards for part in wave for shards in part.split(per_task)]
             source = ShardSource(options.input, options.output, ranges)
             graph = label_graph(source, (actor, Starts(), embedded), write, options.concurrency, resources)
-            batches: Iterator[Any] = iter(
-                graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-            )
-            for batch in batches:
-                for row in batch.to_pylist():
-                    if row["error"] is not None:
-                        _raise_its_error(embedded)
-                    yield Receipt(**row)
+            batches: Any = iter(graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+            with contextlib.closing(batches):  # an error here ends the job on the cluster too
+                for batch in batches:
+                    for row in batch.to_pylist():
+                        if row["error"] is not None:
+                            _raise_its_error(embedded)
+                        yield Receipt(**row)
         if embedded is not None:
             self.retries += ray.get(embedded)
 
@@ -91,8 +90,11 @@ class RayRunner(contextlib.ExitStack):
 
 
 def _raise_its_error(task: ray.ObjectRef | None) -> None:
-    """Raise the error of a task that failed: then every shard fails by it, and the fault is not the shards'."""
-    if task is None or not ray.wait([task], timeout=0)[0]:
+    """Raise the error of the task that embeds the vocabulary, if it fails: then every shard fails without a fault.
+
+    Waits for the task, as every shard does.
+    """
+    if task is None:
         return
     try:
         ray.get(task)

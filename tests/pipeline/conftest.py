@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from labelling import NAMES, draw
+from labelling import draw, small_options
 
 from proxyclip.pipeline.cluster import cluster
-from proxyclip.pipeline.options import LabelOptions
 
 
 @pytest.fixture(scope="module")
@@ -16,13 +15,6 @@ def one_cluster():
         yield
 
 
-@pytest.fixture(scope="session")
-def vocabulary_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("vocabulary") / "five.txt"
-    path.write_text("\n".join(NAMES))
-    return path
-
-
 @pytest.fixture
 def corpus(tmp_path):
     draw(tmp_path / "images", 10)
@@ -30,15 +22,5 @@ def corpus(tmp_path):
 
 
 @pytest.fixture
-def options(corpus, tmp_path, vocabulary_file):
-    return LabelOptions(
-        input=str(corpus),
-        output=str(tmp_path / "out"),
-        vocabulary=str(vocabulary_file),
-        preset="demo",
-        short_side=56,
-        crop=56,
-        stride=56,
-        shard_size=3,
-        threads=1,
-    )
+def options(corpus):
+    return small_options(corpus, shard_size=3)

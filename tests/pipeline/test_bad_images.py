@@ -2,69 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import os
-import struct
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
 import pytest
-from encoded import faulty_environment, jpeg, png_header
+from encoded import encoded, faulty_environment, jpeg, jpeg_of_size, png, png_header, tiff, webp_lossless, with_size
 from labelling import failures_of, labels
 from labelling import small_options as options
 from PIL import Image
-from tiny import random_image
 
 from proxyclip.dataset.masks import mask_from_png
 from proxyclip.dataset.shards import read_masks
 from proxyclip.images.errors import ImageError
 from proxyclip.images.listing import list_images
 from proxyclip.images.reading import MAX_PIXELS, MAX_SIDE, read_pixels
-from proxyclip.pipeline.cluster import cluster
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.run import label
 from proxyclip.storage.store import Storage
 
+pytestmark = pytest.mark.usefixtures("one_cluster")
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def encoded(fmt: str, size: tuple[int, int] = (40, 30), **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(random_image(size[1], size[0])).save(buffer, fmt, **options)
-    return buffer.getvalue()
-
-
-def png(width: int, height: int, pixels: bytes) -> bytes:
-    """A PNG of gray pixels, whole whatever its size; `pixels` are compressed already."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
-
-def tiff(width: int, height: int) -> bytes:
-    entries = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: width * height}
-    packed = b"".join(struct.pack("<HHII", tag, 4, 1, value & 0xFFFFFFFF) for tag, value in entries.items())
-    return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(entries)) + packed + bytes(4)
-
-
-def with_size(data: bytes, offset: int, layout: str, *size: int) -> bytes:
-    """The same file, claiming another size."""
-    return data[:offset] + struct.pack(layout, *size) + data[offset + struct.calcsize(layout) :]
-
-
-def jpeg_of_size(width: int, height: int) -> bytes:
-    data = encoded("JPEG")
-    return with_size(data, data.index(b"\xff\xc0") + 5, ">HH", height, width)
-
-
-def webp_lossless(width: int, height: int) -> bytes:
-    data = encoded("WEBP", lossless=True)
-    return with_size(data, data.index(b"VP8L") + 9, "<I", (width - 1) | (height - 1) << 14)
 
 
 # Small files that would fill gigabytes, and what is said of them.
@@ -136,14 +97,8 @@ GOOD = {**LONG, **NAMES, **WRONG_EXTENSION, **FOLDERS}
 BAD = {**BOMBS, **WITHOUT_SIZE, **NO_IMAGE}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_cluster():
-    with cluster("local", verbose=False):
-        yield
-
-
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
+def job(one_cluster, tmp_path_factory):
     """The folder, its masks and its failures."""
     folder = tmp_path_factory.mktemp("bad") / "images"
     for name, data in {**GOOD, **BAD}.items():

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import ray
 from fault_proxy import EXPIRED, KINDS, RESET_BEFORE, fault_proxy
-from labelling import NAMES, command, draw
+from labelling import command, draw, small_options
 
 from proxyclip.dataset.manifest import ShardRange
 from proxyclip.pipeline.options import LabelOptions
@@ -63,21 +63,10 @@ def options(proxy, s3, tmp_path_factory):
     """A corpus in the bucket; outputs are still to be named."""
     folder = tmp_path_factory.mktemp("corpus")
     draw(folder / "images", NUM_IMAGES)
-    (folder / "five.txt").write_text("\n".join(NAMES))
     images = Storage(s3.uri(f"bucket/{uuid.uuid4().hex}/images"))
     for path in folder.rglob("*.jpg"):
         images.write(str(path.relative_to(folder / "images")), path.read_bytes())
-    return LabelOptions(
-        input=images.uri,
-        output="",
-        vocabulary=str(folder / "five.txt"),
-        preset="demo",
-        short_side=56,
-        crop=56,
-        stride=56,
-        shard_size=3,
-        threads=1,
-    )
+    return small_options(folder / "images", input=images.uri, output="", shard_size=3)
 
 
 @pytest.fixture(scope="module")

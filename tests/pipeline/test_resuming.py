@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from proxyclip.dataset import commits
 from proxyclip.dataset.commits import committed
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.upkeep.verify import verify
+from proxyclip.demo import CLIP_FOLDER
 from proxyclip.images.listing import list_images
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.pipeline import opening, runner
@@ -153,3 +155,13 @@ def test_a_storage_that_is_down_at_the_end_does_not_hide_what_failed(options, mo
     assert summary.stopped == "the output can no longer be read: storage: s3://bucket: down"
     assert len(summary.shard_errors) == 20
     assert summary.exit_code == 1
+
+
+def test_weights_that_vanish_before_the_vocabulary_is_embedded_end_the_run(options, tmp_path):
+    """Every shard fails by it then, and the fault is not theirs."""
+    clip = shutil.copytree(CLIP_FOLDER, tmp_path / "clip")
+    run = open_run(dataclasses.replace(options, clip=f"local-dir:{clip}"))
+    (clip / "open_clip_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="contains no weights"):
+        execute(run)
+    assert not list(Path(options.output).glob("failures/*"))

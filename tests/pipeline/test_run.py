@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from labelling import NAMES, command, data_files, draw, labels
+from labelling import NAMES, command, data_files, draw, draw_mixed, labels
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -154,29 +154,9 @@ def test_stages_run_side_by_side(options, capsys):
     assert "->" not in "".join(operators), plan
 
 
-def _mixed(folder: Path) -> None:
-    """What people keep in folders of images."""
-    draw(folder, 200)
-    good = next(folder.rglob("*.jpg")).read_bytes()
-    for index in range(10):
-        (folder / f"truncated{index}.jpg").write_bytes(good[: len(good) // 2 - index])
-    for index in range(3):
-        (folder / f"text{index}.jpg").write_text("not an image")
-    (folder / "empty.jpg").write_bytes(b"")
-    image = Image.open(next(folder.rglob("*.jpg"))).convert("RGB")
-    image.convert("CMYK").save(folder / "cmyk.jpg")
-    Image.fromarray((np.arange(64 * 80).reshape(64, 80) * 12).astype(np.uint16)).save(folder / "sixteen.png")
-    image.quantize(16).save(folder / "palette.png", transparency=3)
-    image.convert("L").save(folder / "gray.jpg")
-    image.save(folder / "animated.gif", save_all=True, append_images=[image.rotate(90)])
-    rotated = Image.Exif()
-    rotated[0x0112] = 6
-    image.save(folder / "rotated.jpg", exif=rotated)
-
-
 def test_all_that_a_person_can_see_is_labelled(options, tmp_path, main, capsys):
     folder = tmp_path / "mixed"
-    _mixed(folder)
+    draw_mixed(folder)
     words = command(dataclasses.replace(options, input=str(folder), shard_size=64))[1:]
     assert main(words) == 3
     assert "206 of 220 images labelled, 14 failed" in capsys.readouterr().out
