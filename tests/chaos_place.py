@@ -14,6 +14,7 @@ from time import monotonic
 
 from chaos import KILLS, ChaosCluster, Kill, Strike, polling_reader, run_job
 from fault_proxy import FaultProxy
+from labelling import files
 from PIL import Image
 from safetensors.torch import save_file
 from tiny import random_image
@@ -99,11 +100,6 @@ def new_place(proxy: FaultProxy, root: str, outputs: str, folder: Path, cluster:
 
 def image_name(index: int) -> str:
     return f"{index:03d}.png"
-
-
-def files(output: str) -> dict[str, bytes]:
-    storage = Storage(output)
-    return {entry.key: storage.read(entry.key) for entry in storage.list()}
 
 
 @dataclass(frozen=True)

@@ -88,3 +88,9 @@ def draw_mixed(folder: Path) -> None:
     rotated = Image.Exif()
     rotated[0x0112] = 6
     image.save(folder / "rotated.jpg", exif=rotated)
+
+
+def files(output: str) -> dict[str, bytes]:
+    """Every file of an output, on a disk or in a store, by key."""
+    storage = Storage(output)
+    return {entry.key: storage.read(entry.key) for entry in storage.list()}

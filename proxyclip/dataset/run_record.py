@@ -92,17 +92,15 @@ def begin_run(
     storage: Storage,
     record: RunRecord,
     vocabulary_json: dict[str, Any],
-    *,
-    recipe_defaults: Mapping[str, Any] | None = None,
 ) -> None:
     """Write run.json and vocabulary.json, or go on if they belong to the same run.
 
-    vocabulary_json: `Vocabulary.to_json()`. recipe_defaults: see `refuse_another_run`.
+    vocabulary_json: `Vocabulary.to_json()`.
     Raises RecipeMismatch if the output belongs to another run, also if that one was begun at this very moment.
     """
     if not storage.create(RUN, record.to_json()):
         vocabulary = Vocabulary.from_json(vocabulary_json)
-        refuse_another_run(storage, record, vocabulary, recipe_defaults=recipe_defaults)
+        refuse_another_run(storage, record, vocabulary)
     storage.create(VOCABULARY, _vocabulary_bytes(vocabulary_json))
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from proxyclip.config import Dtype, SegmenterConfig
 from proxyclip.dataset.plan import ShardRange
-from proxyclip.dataset.run_record import begin_run, write_vocabulary
+from proxyclip.dataset.run_record import begin_run, write_embeddings
 from proxyclip.dataset.segments import Compaction
 from proxyclip.images.listing import list_images
 from proxyclip.pipeline.opening import Run, open_run
@@ -168,7 +168,8 @@ class _Execution:
             run, storage = self.run, self.run.manifest.storage
             dtype = run.dtype or self._running().dtype
             begin_run(storage, run.record(dtype), run.vocabulary.to_json())
-            write_vocabulary(storage, run.vocabulary)
+            if run.vocabulary.embeddings is not None:
+                write_embeddings(storage, run.vocabulary.embeddings)
             self._config = run.config_in(dtype)
         return self._config
 

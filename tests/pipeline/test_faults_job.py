@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import ray
 from fault_proxy import EXPIRED, KINDS, RESET_BEFORE, fault_proxy
-from labelling import command, draw, small_options
+from labelling import command, draw, files, small_options
 
 from proxyclip.dataset.manifest import ShardRange
 from proxyclip.pipeline.options import LabelOptions
@@ -95,11 +95,6 @@ def main(monkeypatch):
 def beside(options: LabelOptions) -> str:
     """A new output in the bucket of the images."""
     return f"{options.input.rpartition('/')[0]}/{uuid.uuid4().hex}"
-
-
-def files(output: str) -> dict[str, bytes]:
-    storage = Storage(output)
-    return {entry.key: storage.read(entry.key) for entry in storage.list()}
 
 
 def test_a_job_over_a_faulty_store_writes_the_same_bytes(options, undisturbed, proxy, main, capsys):
