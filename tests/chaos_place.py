@@ -116,7 +116,7 @@ class Run:
 def draw_runs(rng: random.Random, hold: str) -> list[Run]:
     """The runs over one output, of which the last one finishes. hold: what holds those that label."""
     others = rng.sample(KILLS[1:], 3)
-    runs = [Run(hold, (*rng.sample(others, rng.randrange(3)), "driver")) for _ in range(rng.randrange(3))]
+    runs = [Run(hold, (*rng.sample(others, rng.randrange(4)), "driver")) for _ in range(rng.randrange(3))]
     if runs and rng.random() < 0.3:
         runs += [Run("listing", ("driver",)), Run("", ())]
     else:

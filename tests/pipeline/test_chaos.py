@@ -1,26 +1,30 @@
-"""Whatever is killed, whenever: the output ends as if nobody had disturbed it."""
+"""Whatever is killed, whenever: the output ends as if nobody had disturbed it, on a disk and over a store that fails."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import uuid
 from pathlib import Path
 
 import pytest
 from chaos import KILLS, ChaosCluster, Strike, polling_reader, run_job
 from chaos_place import assert_as_expected, chaos_seed, disturb, new_place
-from fault_proxy import fault_proxy
+from fault_proxy import KINDS, fault_proxy
 
 from proxyclip.storage import remote
 
-SEED = 20261123
+SEED, S3_SEED = 20261123, 20261124
+FAULT_RATE = 0.01  # of each of seven kinds
 HELD = 8  # of 16 shards
 
 
 @pytest.fixture(scope="module")
 def proxy(s3):
-    """Before the store with the corpus, to hold runs; outputs go to a disk."""
-    with fault_proxy(s3.endpoint) as proxy, pytest.MonkeyPatch.context() as patch:
+    """A proxy before the S3 server that all jobs of this file go through; faultless until told otherwise."""
+    with fault_proxy(s3.endpoint, seed=S3_SEED, hold_s=2.0) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        patch.setenv("PROXYCLIP_READ_TIMEOUT_S", "1")
         remote.remote.cache_clear()
         yield proxy
         remote.remote.cache_clear()
@@ -35,8 +39,34 @@ def cluster(proxy):
 
 @pytest.fixture(scope="module")
 def place(proxy, cluster, s3, tmp_path_factory):
+    """The corpus lies in the store, outputs on a disk."""
     root, outputs = s3.uri(f"bucket/{uuid.uuid4().hex}"), tmp_path_factory.mktemp("outputs")
     return new_place(proxy, root, str(outputs), tmp_path_factory.mktemp("drawn"), cluster)
+
+
+@pytest.fixture
+def s3_place(place, s3):
+    """The same, with outputs in the store."""
+    return dataclasses.replace(place, outputs=s3.uri(f"bucket/{uuid.uuid4().hex}"))
+
+
+@pytest.fixture
+def faults(proxy):
+    """Faults in the requests of a block; at the end of the test there must have been all kinds."""
+
+    @contextlib.contextmanager
+    def faulty():
+        proxy.rate = FAULT_RATE
+        try:
+            yield
+        finally:
+            proxy.rate = 0.0
+
+    proxy.seen.clear()
+    proxy.faults.clear()
+    yield faulty
+    print(f"{proxy.faults.total()} faults in {len(proxy.seen)} requests: {dict(proxy.faults)}")
+    assert set(proxy.faults) == set(KINDS)
 
 
 @pytest.mark.parametrize("kill", KILLS)
@@ -59,8 +89,12 @@ def test_one_that_is_killed_halfway_costs_nothing(kill, cluster, place):
 
 
 def test_killed_anywhere_and_resumed_gives_the_same_bytes(cluster, place):
-    """With the tests above and those over S3, thirty kills."""
-    disturb(cluster, place, SEED, num_kills=18)
+    """With the tests above and the next, thirty kills."""
+    disturb(cluster, place, SEED, num_kills=17)
+
+
+def test_killed_anywhere_over_a_store_that_fails_gives_the_same_bytes(cluster, s3_place, faults):
+    disturb(cluster, s3_place, S3_SEED, num_kills=9, faults=faults)
 
 
 @pytest.mark.slow
@@ -80,3 +114,8 @@ def test_killed_with_its_own_cluster_and_resumed_gives_the_same_bytes(cluster, p
 @pytest.mark.slow
 def test_killed_a_hundred_times_and_resumed_gives_the_same_bytes(cluster, place):
     disturb(cluster, place, chaos_seed(), num_kills=100)
+
+
+@pytest.mark.slow
+def test_killed_a_hundred_times_over_a_store_that_fails_gives_the_same_bytes(cluster, s3_place, faults):
+    disturb(cluster, s3_place, chaos_seed(), num_kills=100, faults=faults)

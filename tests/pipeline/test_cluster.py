@@ -20,7 +20,6 @@ from fault_proxy import fault_proxy
 from PIL import Image
 
 from proxyclip.dataset.commits import committed
-from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.upkeep.verify import verify
 from proxyclip.storage.store import Storage
 
@@ -112,17 +111,7 @@ def draw(images, count):
         Storage(images).write(f"{index:02d}.png", buffer.getvalue())
 
 
-def test_ray_job_submit_runs_the_same_job(head, tmp_path):
-    images, output = str(tmp_path / "images"), tmp_path / "labels"
-    draw(images, 6)
-    run = submit(head, images, output)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "6 of 6 images labelled, 0 failed" in run.stdout
-    totals = Manifest(Storage(str(output))).totals()
-    assert (totals.labelled, totals.committed, totals.shards) == (6, 3, 3)
-
-
-def test_ray_job_stop_keeps_what_is_done(head, proxy, s3, tmp_path):
+def test_a_submitted_job_that_is_stopped_is_finished_by_submitting_it_again(head, proxy, s3, tmp_path):
     images, output = s3.uri(f"bucket/{uuid.uuid4().hex}"), tmp_path / "labels"
     draw(images, 40)
     submitted = submission(head, images, output, "--submission-id", "stopped")
@@ -140,5 +129,6 @@ def test_ray_job_stop_keeps_what_is_done(head, proxy, s3, tmp_path):
         assert 2 <= len(committed(Storage(str(output)))) < 20
     run = submit(head, images, output)
     assert run.returncode == 0, run.stdout + run.stderr
+    assert "40 of 40 images labelled, 0 failed" in run.stdout
     report = verify(Storage(str(output)))
     assert (report.images, report.problems, report.unfinished) == (40, [], [])
