@@ -1,4 +1,4 @@
-"""Whatever is killed, whenever: the output ends as if nobody had disturbed it, on a disk and over a store that fails."""
+"""Whatever is killed, whenever, on a disk and over a store that fails: the output ends as if nobody had."""
 
 from __future__ import annotations
 
