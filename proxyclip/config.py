@@ -88,6 +88,10 @@ class WindowConfig:
             )
 
 
+# Levels at which dense features are stored (`models.codec`).
+CODEC_NAMES = ("compact", "exact")
+
+
 @dataclass(frozen=True)
 class DecodeConfig:
     """How logits become labels.

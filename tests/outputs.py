@@ -49,9 +49,9 @@ def run(storage: Storage, listing: list[ImageRef]) -> Manifest:
 def label_pending(manifest: Manifest, only: Collection[int] | None = None) -> None:
     """Label the pending shards, or some of them."""
     for task in manifest.pending():
-        for shard, uris in manifest.read_range(task):
+        for shard, images in manifest.read_range(task):
             if only is None or shard in only:
-                label_shard(manifest.storage, shard, uris)
+                label_shard(manifest.storage, shard, [image.uri for image in images])
 
 
 def label_shard(storage: Storage, shard: int, uris: list[str]) -> Commit:

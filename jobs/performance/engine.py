@@ -26,6 +26,7 @@ from proxyclip.models.cost import gflop_per_image
 from proxyclip.models.cpu_kernels import network_kernels
 from proxyclip.models.decoding.decode import decode_features
 from proxyclip.models.decoding.queries import Queries
+from proxyclip.models.features import DenseFeatures
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.text import cached_embeddings
 from proxyclip.models.windows import plan_windows
@@ -136,9 +137,10 @@ class DecodingCase:
 
     def engine(self) -> npt.NDArray[np.int32]:
         """Labels by the engine."""
-        features = self.windows.unflatten(0, (len(self.plan.y.starts), len(self.plan.x.starts)))
+        windows = self.windows.unflatten(0, (len(self.plan.y.starts), len(self.plan.x.starts)))
+        features = DenseFeatures(windows, self.plan, torch.empty(0))
         with torch.inference_mode():
-            decoded = decode_features(features, self.plan, self._queries, logit_scale=40.0)
+            decoded = decode_features(features, self._queries, logit_scale=40.0)
             return decoded.winner.cpu().numpy()
 
 

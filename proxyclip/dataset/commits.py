@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from proxyclip.dataset.layout import COMMITS_FOLDER, commit_key, parse_commit_key, parse_segment_key, segment_key
-from proxyclip.dataset.rows import KINDS
+from proxyclip.dataset.rows import ALL_KINDS
 from proxyclip.dataset.validate import commit_fields
 from proxyclip.storage.store import Storage
 
@@ -40,7 +40,11 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Commit:
-    """What was written for a shard. files: one for each kind ("masks", "stats", "failures") that has rows."""
+    """What was written for a shard.
+
+    files: one for each kind that has rows: of labels "masks", "stats" and "failures", of features "features" and
+    "failures". labelled: images with a mask, or with features.
+    """
 
     shard: int
     files: dict[str, DataFile]
@@ -182,5 +186,5 @@ def _in_segment(storage: Storage, shard: int) -> Commit | None:
 
 
 def _from_row(row: dict[str, Any]) -> Commit:
-    files = {kind: DataFile(**row.pop(kind)) for kind in KINDS if row[kind] is not None}
+    files = {kind: DataFile(**row.pop(kind)) for kind in ALL_KINDS if row.get(kind) is not None}
     return Commit(row["shard"], files, row["images"], row["labelled"], row["failed"])

@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import NamedTuple
 
-from proxyclip.dataset.rows import KINDS
+from proxyclip.dataset.rows import ALL_KINDS
 
 RUN = "run.json"
 VOCABULARY = "vocabulary.json"
@@ -17,6 +17,10 @@ CONTACT_SHEET = "preview/contact_sheet.png"
 # Folders to list. The data files of a kind are in a folder of the kind's name.
 PLAN_FOLDER = "plan"
 COMMITS_FOLDER = "commits"
+
+# Features lie below this folder, with commits of their own; keys there are relative to it.
+FEATURES_FOLDER = "features"
+FEATURES = "features.json"
 
 
 class DataKey(NamedTuple):
@@ -65,7 +69,7 @@ def data_key(kind: str, shard: int, sha256: str) -> str:
 def parse_data_key(key: str) -> DataKey | None:
     """The parts of a data file's key; None for another key."""
     found = re.fullmatch(r"([a-z]+)/(\d{6,})-([0-9a-f]{12})\.parquet", key, re.ASCII)
-    if found is None or found[1] not in KINDS:
+    if found is None or found[1] not in ALL_KINDS:
         return None
     return DataKey(found[1], int(found[2]), found[3])
 

@@ -39,11 +39,15 @@ class Totals:
 
 
 class Manifest:
-    """Plan, commits and statistics of an output."""
+    """Plan, commits and statistics of an output.
 
-    def __init__(self, storage: Storage) -> None:
+    commits: where the commits are, if not in the output itself: those of its features are not.
+    """
+
+    def __init__(self, storage: Storage, commits: Storage | None = None) -> None:
         self.storage = storage
         self.plan = Plan(storage)
+        self.commits = commits or storage
 
     def extend_plan(
         self, listing: Sequence[ImageRef], shard_size: int = 256, max_shard_bytes: int = MAX_SHARD_BYTES
@@ -51,14 +55,13 @@ class Manifest:
         """Plan the images of a listing that are new, changed or removed, in new shards: see `Plan.extend`."""
         return self.plan.extend(listing, shard_size, max_shard_bytes)
 
-    def read_range(self, shards: ShardRange) -> Iterator[tuple[int, list[str]]]:
-        """The shards of a range, each with the uris of its images."""
-        for shard, images in self.plan.images(shards.part, shards.shards).items():
-            yield shard, [image.uri for image in images]
+    def read_range(self, shards: ShardRange) -> Iterator[tuple[int, list[ImageRef]]]:
+        """The shards of a range, each with its images."""
+        yield from self.plan.images(shards.part, shards.shards).items()
 
     def committed(self) -> Done:
         """The shards that are done."""
-        return committed(self.storage)
+        return committed(self.commits)
 
     def pending(self, besides: Collection[int] = ()) -> list[ShardRange]:
         """The planned shards that are not done and not in `besides`, one range per part of the plan.
@@ -75,17 +78,17 @@ class Manifest:
 
     def compact(self) -> None:
         """Make segments of the commits of full blocks."""
-        compact(self.storage)
+        compact(self.commits)
 
     def totals(self) -> Totals:
         """How far the run is. Reads the footers of segments and the loose commits."""
         parts, done = self.plan.parts(), self.committed()
-        sums: list[SegmentSums | Commit] = [*self._segments(done), *read_commits(self.storage, done, done.loose)]
+        sums: list[SegmentSums | Commit] = [*self._segments(done), *read_commits(self.commits, done, done.loose)]
         labelled, failed = sum(each.labelled for each in sums), sum(each.failed for each in sums)
         for commit, uris in self._dead_commits(done):
             gone = 0
             if commit.failed:
-                without_mask = read_columns(self.storage, commit, "failures", ["uri"])["uri"].to_pylist()
+                without_mask = read_columns(self.commits, commit, "failures", ["uri"])["uri"].to_pylist()
                 gone = len(uris.intersection(without_mask))
             failed, labelled = failed - gone, labelled - (len(uris) - gone)
         return Totals(
@@ -134,12 +137,12 @@ class Manifest:
 
     def _segments(self, done: Done) -> list[SegmentSums]:
         with ThreadPoolExecutor(16) as pool:
-            return list(pool.map(partial(read_sums, self.storage), sorted(done.segments)))
+            return list(pool.map(partial(read_sums, self.commits), sorted(done.segments)))
 
     def _dead_commits(self, done: Done) -> Iterator[tuple[Commit, set[str]]]:
         """The commits of shards with dead rows, each with the uris of those rows."""
         dead = self.plan.dead()
-        for commit in read_commits(self.storage, done, dead):
+        for commit in read_commits(self.commits, done, dead):
             yield commit, dead[commit.shard]
 
     def _stats_of_dead(self, found: tuple[Commit, set[str]]) -> tuple[pa.Table, pa.Table]:

@@ -48,6 +48,29 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class ImageFeatures:
+    """One image's dense features, as bytes of a codec (`models.codec`).
+
+    uri, etag: the image, and which version of it. height, width: its pixels. resized_height, resized_width: pixels of
+    the image that windows were cut from. windows: their plan along both axes, as WINDOWS_STRUCT. grid_height,
+    grid_width: patches of a window. max_error: the largest error of a cosine with a unit text embedding.
+    """
+
+    uri: str
+    etag: str
+    height: int
+    width: int
+    resized_height: int
+    resized_width: int
+    windows: dict[str, Any]
+    grid_height: int
+    grid_width: int
+    codec: str
+    max_error: float
+    bytes: bytes
+
+
 def _schema(table: str, /, nullable: tuple[str, ...] = (), **columns: pa.DataType) -> pa.Schema:
     fields = [pa.field(column, kind, nullable=column in nullable) for column, kind in columns.items()]
     return pa.schema(fields, metadata={"proxyclip.schema": f"{table}/{SCHEMA_VERSION}"})
@@ -72,14 +95,35 @@ FAILURES = _schema("failures", uri=pa.string(), stage=pa.string(), status=pa.str
 _COUNTS = {"name": pa.string(), "images": pa.int64(), "pixels": pa.int64()}
 STATS = _schema("stats", **{"shard": pa.int64(), "class": pa.int32(), **_COUNTS, "mean_confidence": pa.float64()})
 
-# The kinds of data files that a shard has.
+_AXIS = pa.struct(
+    [("starts", pa.list_(pa.int32())), ("length", pa.int32()), ("pad_before", pa.int32()), ("pad_after", pa.int32())]
+)
+WINDOWS_STRUCT = pa.struct([("y", _AXIS), ("x", _AXIS), ("whole", pa.bool_())])
+FEATURES = _schema(
+    "features",
+    uri=pa.string(),
+    etag=pa.string(),
+    **dict.fromkeys(("height", "width", "resized_height", "resized_width"), pa.int32()),
+    windows=WINDOWS_STRUCT,
+    grid_height=pa.int32(),
+    grid_width=pa.int32(),
+    codec=pa.string(),
+    max_error=pa.float32(),
+    bytes=pa.binary(),
+)
+
+# The kinds of data files that a labelled shard has, and all kinds: features are committed by themselves.
 KINDS = {"masks": MASKS, "stats": STATS, "failures": FAILURES}
+ALL_KINDS = {**KINDS, "features": FEATURES}
 
 # The same rows as values, for a table with one row per shard. There a column of type `binary` holds at most 2 GB per
 # shard (pyarrow then runs out of memory), so PNG files are `large_binary`.
 _LARGE_PNG = pa.struct([("bytes", pa.large_binary()), ("path", pa.string())])
 IMAGE_STRUCT = pa.struct([field.with_type(_LARGE_PNG) if field.type == _PNG else field for field in MASKS])
 FAILURE_STRUCT = pa.struct(list(FAILURES))
+FEATURES_STRUCT = pa.struct(
+    [field.with_type(pa.large_binary()) if field.name == "bytes" else field for field in FEATURES]
+)
 
 PLAN = _schema(
     "plan",
@@ -93,12 +137,12 @@ PLAN = _schema(
 _FILE = pa.struct([("key", pa.string()), ("rows", pa.int64()), ("size_bytes", pa.int64()), ("sha256", pa.string())])
 SEGMENT = _schema(
     "segment",
-    tuple(KINDS),
+    tuple(ALL_KINDS),
     shard=pa.int64(),
     images=pa.int64(),
     labelled=pa.int64(),
     failed=pa.int64(),
-    **dict.fromkeys(KINDS, _FILE),
+    **dict.fromkeys(ALL_KINDS, _FILE),
 )
 CLASS_STATS = _schema(
     "class_stats", **{"class": pa.int32(), **_COUNTS, "share": pa.float64(), "mean_confidence": pa.float64()}
@@ -142,10 +186,17 @@ def failures(rows: pa.Table) -> list[Failure]:
     return [Failure(**row) for row in rows.to_pylist()]
 
 
+def features_table(images: Sequence[ImageFeatures]) -> pa.Table:
+    """Features as a table of schema FEATURES."""
+    return pa.Table.from_pylist([vars(image) for image in images], FEATURES)
+
+
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as a Parquet file. Equal rows give equal bytes. PNG files are stored as they are, all else as zstd."""
+    """A table as a Parquet file. Equal rows give equal bytes. PNG files and features are stored as they are, all else
+    as zstd.
+    """
     leaves = [leaf for field in table.schema for leaf in _leaves(field.name, field.type)]
-    plain = {leaf for leaf in leaves if leaf.endswith(".bytes")}
+    plain = {leaf for leaf in leaves if leaf.rpartition(".")[2] == "bytes"}
     others = [leaf for leaf in leaves if leaf not in plain]
     buffer = io.BytesIO()
     pq.write_table(

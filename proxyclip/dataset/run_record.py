@@ -19,7 +19,7 @@ from proxyclip.vocabulary.names import Vocabulary, VocabularyError
 
 # Settings that an option of the same name sets.
 _OPTIONS = (
-    *("input", "method", "clip", "clip_pretrained", "proxy", "gaussian_std", "dtype"),
+    *("input", "source", "method", "clip", "clip_pretrained", "proxy", "gaussian_std", "dtype"),
     *("short_side", "crop", "stride", "fast_decode"),
     *("logit_scale", "background_threshold", "area_threshold", "ignore_below", "pamr_steps", "confidence_stride"),
 )
@@ -39,20 +39,25 @@ class RunRecord:
 
     input: URI of the images, stored without credentials. recipe: all that decides the bytes of a mask, as nested
     plain values. fingerprint: hash of the recipe. packages: versions of the packages that began the run; they are
-    recorded, not compared.
+    recorded, not compared. source: URI of the output whose features were relabelled; None if images were labelled.
     """
 
     input: str
     recipe: dict[str, Any]
     fingerprint: str
     packages: dict[str, str] = field(default_factory=dict)
+    source: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input", public_uri(Storage(self.input).uri))
+        if self.source is not None:
+            object.__setattr__(self, "source", public_uri(Storage(self.source).uri))
 
     def to_json(self) -> bytes:
         """The bytes of run.json."""
         fields = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        if self.source is None:
+            del fields["source"]
         return (json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
     @classmethod
@@ -65,7 +70,8 @@ class RunRecord:
                 f"{RUN}: the output has schema_version {version}, but this version of proxyclip reads "
                 f"{SCHEMA_VERSION}. Use the version of proxyclip that made the output, or another --output."
             )
-        return cls(fields["input"], fields["recipe"], fields["fingerprint"], fields["packages"])
+        names = ("input", "recipe", "fingerprint", "packages", "source")
+        return cls(**{name: fields[name] for name in names if name in fields})
 
 
 def read_run(storage: Storage) -> RunRecord | None:
@@ -88,26 +94,23 @@ def require_run(storage: Storage) -> RunRecord:
     return record
 
 
-def begin_run(
-    storage: Storage,
-    record: RunRecord,
-    vocabulary_json: dict[str, Any],
-) -> None:
+def begin_run(storage: Storage, record: RunRecord, vocabulary_json: dict[str, Any] | None) -> None:
     """Write run.json and vocabulary.json, or go on if they belong to the same run.
 
-    vocabulary_json: `Vocabulary.to_json()`.
+    vocabulary_json: `Vocabulary.to_json()`; None for an output that keeps features and has no masks.
     Raises RecipeMismatch if the output belongs to another run, also if that one was begun at this very moment.
     """
     if not storage.create(RUN, record.to_json()):
-        vocabulary = Vocabulary.from_json(vocabulary_json)
+        vocabulary = None if vocabulary_json is None else Vocabulary.from_json(vocabulary_json)
         refuse_another_run(storage, record, vocabulary)
-    storage.create(VOCABULARY, _vocabulary_bytes(vocabulary_json))
+    if vocabulary_json is not None:
+        storage.create(VOCABULARY, _vocabulary_bytes(vocabulary_json))
 
 
 def refuse_another_run(
     storage: Storage,
     record: RunRecord,
-    vocabulary: Vocabulary,
+    vocabulary: Vocabulary | None,
     *,
     recipe_defaults: Mapping[str, Any] | None = None,
 ) -> None:
@@ -184,8 +187,7 @@ def _vocabulary_bytes(vocabulary_json: Mapping[str, Any]) -> bytes:
 
 def _differences(new: RunRecord, old: RunRecord, recipe_defaults: Mapping[str, Any]) -> list[str]:
     """A line for each setting that differs, but for the vocabulary."""
-    now = {"input": new.input, **_settings(new.recipe)}
-    then = {"input": old.input, **_settings(old.recipe)}
+    now, then = ({"input": each.input, "source": each.source, **_settings(each.recipe)} for each in (new, old))
     defaults = _settings(recipe_defaults)
     then |= {name: defaults[name] for name in now.keys() - then.keys() if name in defaults}
     differing = [name for name in sorted(now.keys() | then.keys()) if now.get(name, ...) != then.get(name, ...)]
@@ -217,10 +219,12 @@ def _values(now: Mapping[str, Any], then: Mapping[str, Any], name: str) -> str:
     return f"this run has {shown[0]}, the output was made with {shown[1]}"
 
 
-def _vocabulary_lines(storage: Storage, new: RunRecord, old: RunRecord, vocabulary: Vocabulary) -> list[str]:
+def _vocabulary_lines(storage: Storage, new: RunRecord, old: RunRecord, vocabulary: Vocabulary | None) -> list[str]:
     """How the vocabulary differs from the output's, in words; by the two hashes if the output's cannot be read."""
     from proxyclip.vocabulary.compare import vocabulary_differences
 
+    if vocabulary is None:
+        return ["vocabulary: this run has none, since it only makes features; the output has one"]
     try:
         recorded = read_names(storage)
         if recorded.fingerprint != old.recipe.get("vocabulary"):  # the user gave text embeddings

@@ -20,7 +20,7 @@ from proxyclip.dataset.commits import (
     read_commits,
 )
 from proxyclip.dataset.layout import commit_key, segment_key
-from proxyclip.dataset.rows import KINDS, SEGMENT, parquet_bytes
+from proxyclip.dataset.rows import ALL_KINDS, SEGMENT, parquet_bytes
 from proxyclip.dataset.shards import read_table
 from proxyclip.dataset.statistics import ClassSum, ClassSums
 from proxyclip.storage.store import Storage
@@ -99,7 +99,7 @@ def segment_bytes(commits: Sequence[Commit], classes: ClassSums) -> bytes:
     rows = [
         {
             **{name: getattr(commit, name) for name in ("shard", *sums)},
-            **{kind: vars(commit.files[kind]) if kind in commit.files else None for kind in KINDS},
+            **{kind: vars(commit.files[kind]) if kind in commit.files else None for kind in ALL_KINDS},
         }
         for commit in commits
     ]

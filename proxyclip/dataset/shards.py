@@ -12,7 +12,7 @@ from proxyclip.dataset.commits import Commit, DataFile, committed, create_commit
 from proxyclip.dataset.layout import data_key
 from proxyclip.dataset.plan import Plan
 from proxyclip.dataset.rows import (
-    KINDS,
+    ALL_KINDS,
     Failure,
     LabelledImage,
     failures,
@@ -48,9 +48,13 @@ def write_shard(
         "stats": shard_stats(shard, masks, class_names),
         "failures": failures_table(failed),
     }
+    return commit_tables(storage, shard, tables, len(labelled), len(failed))
+
+
+def commit_tables(storage: Storage, shard: int, tables: dict[str, pa.Table], labelled: int, failed: int) -> Commit:
+    """Write the tables of a shard that have rows, by kind, and commit them. Returns the commit that counts."""
     files = {kind: _write(storage, kind, shard, table) for kind, table in tables.items() if table.num_rows}
-    commit = Commit(shard, files, len(labelled) + len(failed), len(labelled), len(failed))
-    return create_commit(storage, commit)
+    return create_commit(storage, Commit(shard, files, labelled + failed, labelled, failed))
 
 
 def read_shard(storage: Storage, commit: Commit) -> tuple[list[LabelledImage], list[Failure]]:
@@ -73,7 +77,7 @@ def read_table(storage: Storage, commit: Commit, kind: str) -> pa.Table:
     """The file of one kind ("masks", "stats" or "failures"), checked against the commit. Empty if there is none."""
     file = commit.files.get(kind)
     if file is None:
-        return KINDS[kind].empty_table()
+        return ALL_KINDS[kind].empty_table()
     data = storage.read(file.key)
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != file.sha256:
@@ -82,14 +86,14 @@ def read_table(storage: Storage, commit: Commit, kind: str) -> pa.Table:
             f"{commit.shard} names {file.size_bytes} bytes with sha256 {file.sha256[:12]}. The file was changed after "
             "it was committed. `proxyclip verify --repair` drops such shards, and the next run labels them again."
         )
-    return check_table(pq.read_table(pa.BufferReader(data)), KINDS[kind], file.key)
+    return check_table(pq.read_table(pa.BufferReader(data)), ALL_KINDS[kind], file.key)
 
 
 def read_columns(storage: Storage, commit: Commit, kind: str, columns: list[str]) -> pa.Table:
     """Some columns of a data file. Reads only these, and so cannot check the file's hash."""
     file = commit.files.get(kind)
     if file is None:
-        return KINDS[kind].empty_table().select(columns)
+        return ALL_KINDS[kind].empty_table().select(columns)
     with storage.open(file.key) as opened:
         return pq.read_table(opened, columns=columns)
 

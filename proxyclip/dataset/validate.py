@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from proxyclip.dataset.layout import RUN, data_key
-from proxyclip.dataset.rows import KINDS, PLAN
+from proxyclip.dataset.rows import ALL_KINDS, PLAN
 
 # Far beyond any run: a larger number is damage.
 _MAX_COUNT = 10**12
@@ -51,12 +51,13 @@ def commit_fields(data: bytes, key: str) -> dict[str, Any]:
     if not isinstance(files, dict):
         raise _damaged(key, f"files is {files!r} instead of an object")
     for kind, file in files.items():
-        if kind not in KINDS:
-            raise _damaged(key, f"there is a file of kind {kind!r}; the kinds are {', '.join(KINDS)}")
+        if kind not in ALL_KINDS:
+            raise _damaged(key, f"there is a file of kind {kind!r}; the kinds are {', '.join(ALL_KINDS)}")
         if not isinstance(file, dict):
             raise _damaged(key, f"the file of kind {kind!r} is {file!r} instead of an object")
         _check_file(f"{key}, {kind}", file, kind, fields["shard"])
-    for kind, count in (("masks", "labelled"), ("failures", "failed")):
+    labelled = "features" if "features" in files else "masks"
+    for kind, count in ((labelled, "labelled"), ("failures", "failed")):
         rows = files[kind]["rows"] if kind in files else 0
         if rows != fields[count]:
             raise _damaged(key, f"{count} is {fields[count]}, but the file of {kind} has {rows} rows")
@@ -73,6 +74,8 @@ def run_fields(data: bytes, schema_version: int) -> dict[str, Any]:
         for name, kind in _RUN_FIELDS.items():
             if not isinstance(fields.get(name), kind):
                 raise _damaged(RUN, f"{name} is {fields.get(name)!r}; it must have type {kind.__name__}")
+        if not isinstance(fields.get("source", ""), str):
+            raise _damaged(RUN, f"source is {fields['source']!r}; it must have type str")
     return fields
 
 

@@ -18,7 +18,7 @@ from proxyclip.models.attention import mix_by_proxy, own_attention, proxy_attent
 from proxyclip.models.cpu_kernels import network_kernels
 from proxyclip.models.decoding.decode import Decoded
 from proxyclip.models.decoding.decoder import Decoder
-from proxyclip.models.features import DenseFeatures, Segmentation
+from proxyclip.models.features import DenseFeatures, Features, Segmentation
 from proxyclip.models.memory import BatchSize
 from proxyclip.models.networks.clip import ClipEncoder
 from proxyclip.models.networks.clip_timm import as_clip
@@ -186,7 +186,7 @@ class Segmenter:
 
     def decode(
         self,
-        features: DenseFeatures,
+        features: Features,
         vocabulary: Vocabulary,
         config: DecodeConfig | None = None,
         image: np.ndarray | None = None,
@@ -204,11 +204,11 @@ class Segmenter:
             image,
         )
 
-    def labels(self, features: DenseFeatures, vocabulary: Vocabulary, config: DecodeConfig | None = None) -> Decoded:
+    def labels(self, features: Features, vocabulary: Vocabulary, config: DecodeConfig | None = None) -> Decoded:
         """The result of `decode`, left on the device. `winner` is the mask, after the thresholds."""
         return self._decoder.labels(features, vocabulary, config or self.config.decode)
 
-    def logits(self, features: DenseFeatures, vocabulary: Vocabulary) -> Tensor:
+    def logits(self, features: Features, vocabulary: Vocabulary) -> Tensor:
         """The cosine of every pixel with every query, after PAMR if configured: (Q, H, W), which may be large."""
         return self._decoder.logits(features, vocabulary)
 

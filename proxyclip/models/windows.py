@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,11 @@ class WindowPlan:
     y: AxisPlan
     x: AxisPlan
     whole: bool
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Size of the original image in pixels."""
+        return self.y.original, self.x.original
 
     @property
     def padded_hw(self) -> tuple[int, int]:
@@ -137,6 +143,18 @@ def stitch_matrix(axis: AxisPlan, grid: int, whole: bool) -> Tensor:
         canvas[start : start + axis.length, index] = upsample
         count[start : start + axis.length] += 1
     return _resize_rows(canvas.flatten(1) / count, axis.original).float()
+
+
+@lru_cache(maxsize=64)  # the images of a corpus have few different sizes
+def merged_cells(axis: AxisPlan, grid: int, whole: bool) -> tuple[int, ...]:
+    """Which cells of the window grids of one axis count alike for every pixel, so that their mean can replace them.
+
+    They do where the patches of overlapping windows coincide, but for the cells at a window's border. Returns for each
+    of the windows * grid cells the number of its merged cell, numbered in order of their first cells.
+    """
+    numbers: dict[bytes, int] = {}
+    columns = stitch_matrix(axis, grid, whole).T.contiguous().numpy()
+    return tuple(numbers.setdefault(column.tobytes(), len(numbers)) for column in columns)
 
 
 def _bilinear_matrix(from_length: int, to_length: int) -> Tensor:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proxyclip.config import Dtype, SegmenterConfig, fingerprint
+from proxyclip.dataset.features.record import FeatureRecord, features_manifest, refuse_other_features
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.run_record import RunRecord, read_run, refuse_another_run
 from proxyclip.images.listing import ImageRef, input_storage, list_images
 from proxyclip.pipeline.options import LabelOptions
-from proxyclip.pipeline.recipe import package_versions, recipe_of, segmenter_config
+from proxyclip.pipeline.recipe import feature_record, package_versions, recipe_of, segmenter_config
 from proxyclip.recipes.architectures import check_proxy_scale, embed_dim, is_listed_proxy
 from proxyclip.recipes.benchmarks import BENCHMARKS
 from proxyclip.recipes.names import look_up
@@ -25,14 +26,15 @@ class Run:
     """A run that can start: everything that was checked, read once.
 
     options: with absolute input and output. config: its dtype counts only if `dtype` is set. dtype: as asked for, or
-    that of the run to resume; None if it depends on the cluster. weights: hash of each weight file, by part.
+    that of the run to resume; None if it depends on the cluster. vocabulary: None for an output without masks.
+    manifest: of the masks, or of the features if the run makes only these. weights: hash of each weight file, by part.
     pending: planned shards without a commit. listing: the input's images; None if planned shards come first.
     """
 
     options: LabelOptions
     config: SegmenterConfig
     dtype: Dtype | None
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | None
     weights: dict[str, str]
     manifest: Manifest
     pending: list[ShardRange]
@@ -47,6 +49,11 @@ class Run:
         recipe = recipe_of(self.config_in(dtype), self.weights, self.vocabulary, self.options.confidence_stride)
         return RunRecord(self.options.input, recipe, fingerprint(recipe), package_versions())
 
+    def features(self, dtype: Dtype) -> FeatureRecord | None:
+        """What features.json says of this run's features; None if it makes none."""
+        codec = self.options.features_codec
+        return feature_record(self.options, self.config_in(dtype), self.weights, codec) if codec else None
+
 
 def open_run(options: LabelOptions) -> Run:
     """Check everything that can be checked before work starts. Writes nothing.
@@ -60,7 +67,8 @@ def open_run(options: LabelOptions) -> Run:
     _check_proxy(config)
     weights = weight_hashes(config.model)
     _check_embeddings(options, vocabulary, config)
-    manifest = Manifest(Storage(options.output))
+    output = Storage(options.output)
+    manifest = features_manifest(output) if options.add_features else Manifest(output)
     recorded = read_run(manifest.storage)
     if recorded is None:
         listing = list_images(options.input, exclude=options.output)
@@ -69,15 +77,19 @@ def open_run(options: LabelOptions) -> Run:
     dtype = options.dtype or recorded.recipe["segmenter"]["model"]["dtype"]
     run = Run(options, config, dtype, vocabulary, weights, manifest, [], None)
     refuse_another_run(manifest.storage, run.record(dtype), vocabulary)
+    if features := run.features(dtype):
+        refuse_other_features(manifest.storage, features)
     pending = manifest.pending()
     if pending and _is_there(options.input, manifest, pending[0]):
         return replace(run, pending=pending)  # what is planned need not wait until the input is listed
     return replace(run, pending=pending, listing=list_images(options.input, exclude=options.output))
 
 
-def _vocabulary(options: LabelOptions) -> Vocabulary:
+def _vocabulary(options: LabelOptions) -> Vocabulary | None:
     if options.vocabulary is not None:
         return Vocabulary.load(options.vocabulary, options.embeddings)
+    if options.benchmark is None:
+        return None
     look_up(BENCHMARKS, str(options.benchmark), "benchmark")  # a benchmark's vocabulary has its name
     return Vocabulary.load(str(options.benchmark), options.embeddings)
 
@@ -91,8 +103,8 @@ def _check_proxy(config: SegmenterConfig) -> None:
         check_proxy(config.model, config.windows.crop)
 
 
-def _check_embeddings(options: LabelOptions, vocabulary: Vocabulary, config: SegmenterConfig) -> None:
-    if vocabulary.embeddings is None:
+def _check_embeddings(options: LabelOptions, vocabulary: Vocabulary | None, config: SegmenterConfig) -> None:
+    if vocabulary is None or vocabulary.embeddings is None:
         return
     width, wanted = vocabulary.embeddings.shape[1], embed_dim(config.model)
     if width != wanted:
@@ -116,8 +128,8 @@ def _output_uri(output: str) -> str:
 def _is_there(input_uri: str, manifest: Manifest, shards: ShardRange) -> bool:
     """Whether any image of the first shard exists. If none does, the input may not be mounted; listing it tells."""
     images = input_storage(input_uri)
-    _, uris = next(manifest.read_range(ShardRange(shards.part, shards.shards[:1])))
+    _, planned = next(manifest.read_range(ShardRange(shards.part, shards.shards[:1])))
     try:
-        return any(images.exists(uri) for uri in uris)
+        return any(images.exists(image.uri) for image in planned)
     except (PermissionError, ValueError):
         return True  # an error of that image alone

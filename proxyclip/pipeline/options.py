@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from proxyclip.config import Dtype
+from proxyclip.config import CODEC_NAMES, Dtype
 
 
 def _unset(default: str, metavar: str) -> Any:
@@ -85,6 +85,13 @@ class LabelOptions:
     ] = None
     """Precision of the networks."""
 
+    keep_features: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Keep the dense features of every image, for `proxyclip relabel`. The masks are the same."""
+    add_features: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Only make the features that an output does not have yet, and no masks."""
+    codec: str = "compact"
+    """How features are kept: compact (about a tenth of float16) or exact (float16)."""
+
     shard_size: int = 256
     """Images per shard, the unit of work and of recovery. A shard has fewer if they exceed 128 MiB."""
     concurrency: int = 1
@@ -104,6 +111,11 @@ class LabelOptions:
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"]), tyro.conf.FlagCreatePairsOff] = False
     """Show Ray's own logs and progress."""
 
+    @property
+    def features_codec(self) -> str | None:
+        """How this run keeps features; None if it makes none."""
+        return self.codec if self.keep_features or self.add_features else None
+
     def __post_init__(self) -> None:
         for name in ("shard_size", "concurrency", "batch_windows", "confidence_stride"):
             if getattr(self, name) < 1:
@@ -115,7 +127,11 @@ class LabelOptions:
         if self.num_gpus is not None and (self.num_gpus < 0 or (self.num_gpus > 1 and self.num_gpus % 1)):
             raise ValueError(f"--num-gpus is {self.num_gpus}; it must be a fraction below 1 or a whole number.")
         allowed_failures(self.max_failures, 1)
-        if self.vocabulary is None and self.benchmark is None:
+        if self.keep_features and self.add_features:
+            raise ValueError("--keep-features labels images and --add-features does not; give one of them.")
+        if self.codec not in CODEC_NAMES:
+            raise ValueError(f"--codec is {self.codec!r}; it must be one of {', '.join(CODEC_NAMES)}.")
+        if self.vocabulary is None and self.benchmark is None and not self.add_features:
             raise ValueError(
                 "--vocabulary is missing. Give a bundled name or a file, or --benchmark, which brings its own classes."
             )

@@ -7,8 +7,9 @@ from importlib.metadata import version
 from typing import Any
 
 from proxyclip.config import RECIPE_VERSION, SegmenterConfig, recipe_fields
+from proxyclip.dataset.features.record import FeatureRecord
 from proxyclip.pipeline.options import LabelOptions
-from proxyclip.recipes.architectures import LOCAL_DIR
+from proxyclip.recipes.architectures import LOCAL_DIR, embed_dim
 from proxyclip.recipes.methods import method_named
 from proxyclip.recipes.presets import preset_at
 from proxyclip.recipes.quality import quality
@@ -28,7 +29,7 @@ _RECORDED = (
 )
 
 
-def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> SegmenterConfig:
+def segmenter_config(options: LabelOptions, vocabulary: Vocabulary | None) -> SegmenterConfig:
     """The preset with what the options replace. Raises ValueError for unknown names and for contradictions."""
     preset = preset_at(options.preset, options.benchmark)
     config = quality(options.quality).applied_to(preset.config)
@@ -51,11 +52,11 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary) -> Segmenter
         ignore_below=options.ignore_below,
         **_given(options, "logit_scale", "background_threshold", "area_threshold", "pamr_steps"),
     )
-    published = preset.benchmarks.get(vocabulary.name)
+    published = preset.benchmarks.get(vocabulary.name) if vocabulary else None
     if published is not None and options.benchmark is None and options.background_threshold is None:
         decode = replace(decode, background_threshold=published.background_threshold)
     for name in ("background_threshold", "area_threshold"):
-        if getattr(decode, name) > 0 and vocabulary.background is None:
+        if getattr(decode, name) > 0 and vocabulary is not None and vocabulary.background is None:
             raise ValueError(
                 f"--{name.replace('_', '-')} is {getattr(decode, name)}, but vocabulary {vocabulary.name!r} has no "
                 "background class. Name one in its file, or leave the threshold out."
@@ -71,11 +72,11 @@ def _given(options: LabelOptions, *names: str) -> dict[str, Any]:
 
 
 def recipe_of(
-    config: SegmenterConfig, weights: dict[str, str], vocabulary: Vocabulary, confidence_stride: int
+    config: SegmenterConfig, weights: dict[str, str], vocabulary: Vocabulary | None, confidence_stride: int
 ) -> dict[str, Any]:
     """All that decides the bytes of a mask. Local folders count by their content, not by their path.
 
-    weights: the hash of each weight file, by part.
+    weights: the hash of each weight file, by part. vocabulary: None for an output that keeps features only.
     """
     segmenter = recipe_fields(config)
     for part in ("clip", "proxy"):
@@ -85,9 +86,29 @@ def recipe_of(
         "version": RECIPE_VERSION,
         "segmenter": segmenter,
         "weights": weights,
-        "vocabulary": vocabulary.fingerprint,
+        "vocabulary": vocabulary.fingerprint if vocabulary else None,
         "confidence_stride": confidence_stride,
     }
+
+
+def feature_record(
+    options: LabelOptions, config: SegmenterConfig, weights: dict[str, str], codec: str
+) -> FeatureRecord:
+    """What an output says of its features: what decides them, and what embeds a vocabulary for them."""
+    recipe = recipe_of(config, weights, None, 1)
+    model = config.model
+    return FeatureRecord(
+        codec=codec,
+        dim=embed_dim(model),
+        encoder={**{part: recipe["segmenter"][part] for part in ("model", "windows")}, "weights": weights},
+        settings={
+            "preset": options.preset,
+            "quality": options.quality,
+            "clip": model.clip,
+            "clip_pretrained": model.clip_pretrained,
+            "clip_weights": model.clip_weights,
+        },
+    )
 
 
 def package_versions() -> dict[str, str]:

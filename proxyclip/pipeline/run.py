@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Protocol
 
 from proxyclip.config import Dtype, SegmenterConfig
+from proxyclip.dataset.features.record import begin_features
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.run_record import begin_run, write_embeddings
 from proxyclip.dataset.segments import Compaction
@@ -141,7 +142,7 @@ class _Execution:
         config, manifest, summary = self._begin(), self.run.manifest, self.summary
         totals = manifest.totals()
         allowed = allowed_failures(self.run.options.max_failures, totals.planned)
-        compaction = Compaction(manifest.storage, manifest.committed())
+        compaction = Compaction(manifest.commits, manifest.committed())
         progress = RunProgress(totals.planned, totals.labelled + totals.failed, totals.failed)
         in_a_row = 0
         with contextlib.closing(compaction), progress:
@@ -167,9 +168,12 @@ class _Execution:
         if self._config is None:
             run, storage = self.run, self.run.manifest.storage
             dtype = run.dtype or self._running().dtype
-            begin_run(storage, run.record(dtype), run.vocabulary.to_json())
-            if run.vocabulary.embeddings is not None:
-                write_embeddings(storage, run.vocabulary.embeddings)
+            vocabulary = run.vocabulary
+            begin_run(storage, run.record(dtype), vocabulary.to_json() if vocabulary else None)
+            if vocabulary is not None and vocabulary.embeddings is not None:
+                write_embeddings(storage, vocabulary.embeddings)
+            if features := run.features(dtype):
+                begin_features(storage, features)
             self._config = run.config_in(dtype)
         return self._config
 
@@ -185,7 +189,8 @@ def _finished(run: Run, summary: Summary) -> Summary:
     try:
         manifest.compact()
         totals = manifest.totals()
-        if totals.committed == totals.shards and not manifest.has_class_stats():
+        only_features = run.options.add_features
+        if totals.committed == totals.shards and not only_features and not manifest.has_class_stats():
             manifest.write_class_stats()
     except OSError as error:
         if not summary.shard_errors:

@@ -61,9 +61,13 @@ class RayRunner(contextlib.ExitStack):
             batch_windows=options.batch_windows,
             confidence_stride=options.confidence_stride,
             image_timeout_s=options.image_timeout_s,
+            masks=not options.add_features,
+            codec=options.features_codec,
         )
         embedded = self._embed(actor, resources if self._num_gpus else {"num_cpus": 0.25})
-        write = WriteShards(options.output, self._run.vocabulary.class_names)
+        vocabulary = self._run.vocabulary if actor.masks else None
+        class_names = vocabulary.class_names if vocabulary else None
+        write = WriteShards(options.output, class_names, features=actor.codec is not None)
         for wave in waves(pending, SHARDS_PER_WAVE):
             num_shards = sum(part.num_shards for part in wave)
             per_task = min(max(num_shards // (TASKS_PER_ACTOR * options.concurrency), 1), SHARDS_PER_TASK)
@@ -82,7 +86,7 @@ class RayRunner(contextlib.ExitStack):
 
     def _embed(self, actor: ActorConfig, resources: dict[str, float]) -> ray.ObjectRef | None:
         """Start the task that embeds the vocabulary, unless the output has embeddings. The actors wait for it."""
-        if has_embeddings(self._run.manifest.storage):
+        if not actor.masks or has_embeddings(self._run.manifest.storage):
             return None
         task = ray.remote(embed_vocabulary).options(**resources)
         embedded: ray.ObjectRef = task.remote(actor.output, actor.segmenter.model, actor.weights, actor.device)

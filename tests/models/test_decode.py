@@ -12,6 +12,7 @@ from proxyclip.config import WindowConfig
 from proxyclip.models.decoding import decode
 from proxyclip.models.decoding.decode import decode_features, dense_logits
 from proxyclip.models.decoding.queries import Queries
+from proxyclip.models.features import DenseFeatures
 from proxyclip.models.windows import plan_windows
 
 WINDOWS = WindowConfig(short_side=56, long_side=300, crop=40, stride=20, pad_multiple=8)
@@ -28,12 +29,16 @@ def random_case(image_hw, counts, seed=0, config=WINDOWS):
     return features, plan, embeddings, torch.tensor(np.repeat(np.arange(len(counts)), counts))
 
 
+def dense(features, plan):
+    return DenseFeatures(features, plan, resized=None)
+
+
 def decoded_from(features, plan, embeddings, query_class, **options):
-    return decode_features(features, plan, Queries.of(embeddings, query_class), **options)
+    return decode_features(dense(features, plan), Queries.of(embeddings, query_class), **options)
 
 
 def decode_plainly(features, plan, embeddings, query_class, logit_scale):
-    probabilities = (logit_scale * dense_logits(features, plan, embeddings)).softmax(dim=0)
+    probabilities = (logit_scale * dense_logits(dense(features, plan), embeddings)).softmax(dim=0)
     by_class = torch.stack([probabilities[query_class == c].amax(dim=0) for c in range(int(query_class.max()) + 1)])
     best = by_class.topk(min(2, len(by_class)), dim=0).values
     margin = best[0] - best[1] if len(by_class) > 1 else best[0]
@@ -120,7 +125,7 @@ def test_queries_times_pixels_are_never_held(image_hw, monkeypatch):
 
 
 def decode_by_area_plainly(case, area_threshold, background):
-    probabilities = (40.0 * dense_logits(*case[:3])).softmax(dim=0)
+    probabilities = (40.0 * dense_logits(dense(*case[:2]), case[2])).softmax(dim=0)
     by_class = torch.stack([probabilities[case[3] == c].amax(dim=0) for c in range(int(case[3].max()) + 1)])
     winner = by_class.argmax(dim=0)
     others = (winner != background).sum()
@@ -168,6 +173,6 @@ def test_a_query_of_two_classes_is_the_first_ones(counts):
     assert not (decoded.winner == len(counts) - 1).any()
     won = decoded.winner == 0
     assert won.any()
-    logits = dense_logits(features, plan, embeddings)
+    logits = dense_logits(dense(features, plan), embeddings)
     by_itself = logits[0] >= torch.cat([logits[1 : counts[0]], logits[:1]]).amax(dim=0)
     assert (decoded.margin[won & by_itself] < 1e-6).all()

@@ -11,6 +11,7 @@ from proxyclip.config import WindowConfig
 from proxyclip.models.decoding.decode import decode_features, dense_logits
 from proxyclip.models.decoding.queries import Queries
 from proxyclip.models.decoding.refine import pamr, pamr_affinity
+from proxyclip.models.features import DenseFeatures
 from proxyclip.models.windows import plan_windows
 
 
@@ -67,7 +68,7 @@ def test_memory_does_not_grow_with_the_queries(num_queries):
     features = F.normalize(randn(len(plan.y.starts), len(plan.x.starts), 7, 7, 16), dim=-1)
     embeddings = F.normalize(randn(num_queries, 16, seed=1), dim=-1)
     affinity = pamr_affinity(randn(3, 120, 160, seed=2), (8, 16))
-    case = (features, plan, Queries.of(embeddings, torch.arange(num_queries)))
+    case = (DenseFeatures(features, plan, resized=None), Queries.of(embeddings, torch.arange(num_queries)))
     at_once = 120 * 160
     with LargestTensor() as largest:
         decoded = decode_features(
@@ -76,6 +77,6 @@ def test_memory_does_not_grow_with_the_queries(num_queries):
     chunk = 16 * at_once // (120 * 160)
     assert chunk < 21
     assert largest.numel <= max(chunk * (120 + 32) * (160 + 32), features.numel(), embeddings.numel())
-    maps = pamr(dense_logits(features, plan, embeddings), affinity, (8, 16), 2)
+    maps = pamr(dense_logits(case[0], embeddings), affinity, (8, 16), 2)
     probabilities = (40.0 * maps).softmax(dim=0)
     torch.testing.assert_close(decoded.confidence, probabilities.amax(dim=0), rtol=0, atol=1e-5)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from proxyclip.models.decoding.queries import Queries
 from proxyclip.models.decoding.stitch import Stitch
-from proxyclip.models.windows import WindowPlan
+from proxyclip.models.features import Features, StoredFeatures
 
 # Logits held at once. On a CPU they stay in its cache (4 MB of float32); on a GPU, long kernels are faster (512 MB).
 LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**27}
@@ -30,8 +30,7 @@ class Decoded:
 
 
 def decode_features(
-    features: Tensor,
-    plan: WindowPlan,
+    features: Features,
     queries: Queries,
     *,
     logit_scale: float,
@@ -44,16 +43,20 @@ def decode_features(
 
     Logits are upsampled before labels are taken. Ties go to the class that comes first.
 
-    features: (rows, columns, grid_h, grid_w, E) unit features of the window grid.
+    Of stored features, the queries are projected onto their basis; the features themselves are never restored.
+
     refine: changes the cosines (queries, H, W) before the softmax. It gets some of the queries at a time, so it must
     treat each by itself.
     area_threshold: a class other than `background` cannot win if it covers at most this share of the pixels that are
     not background; labels are then taken again. Its probability still counts in the softmax (SCLIP, 2312.01597, VOC21).
     logits_at_once: bound on the logits held together, by default that of the device; at least all queries of a pixel.
     """
-    device = features.device.type
+    stitch = Stitch.of(features)
+    device = stitch.grid.device.type
     at_once = logits_at_once or LOGITS_AT_ONCE.get(device, LOGITS_AT_ONCE["cuda"])
-    stitch = Stitch.of(features, plan)
+    basis = _basis(features)
+    if basis is not None:
+        queries = queries.projected(basis)
 
     def decode(allowed: Tensor | None) -> Decoded:
         if refine is None:
@@ -67,9 +70,14 @@ def decode_features(
     return decode(allowed=_large_enough(decoded.winner, queries.classes.count, background, area_threshold))
 
 
-def dense_logits(features: Tensor, plan: WindowPlan, text_embeddings: Tensor) -> Tensor:
+def dense_logits(features: Features, text_embeddings: Tensor) -> Tensor:
     """The cosine of every pixel with every query, (Q, H, W) float32, in unbounded memory."""
-    return Stitch.of(features, plan).maps(text_embeddings)
+    basis = _basis(features)
+    return Stitch.of(features).maps(text_embeddings if basis is None else text_embeddings @ basis.T)
+
+
+def _basis(features: Features) -> Tensor | None:
+    return features.basis if isinstance(features, StoredFeatures) else None
 
 
 def _decode_tiles(

@@ -13,7 +13,7 @@ from proxyclip.config import DecodeConfig
 from proxyclip.models.decoding.decode import LOGITS_AT_ONCE, Decoded, decode_features, dense_logits
 from proxyclip.models.decoding.queries import Queries
 from proxyclip.models.decoding.refine import pamr, pamr_affinity
-from proxyclip.models.features import DenseFeatures
+from proxyclip.models.features import Features
 from proxyclip.models.memory import BatchSize
 from proxyclip.models.pixels import normalise
 from proxyclip.vocabulary.names import Vocabulary, ignore_label
@@ -48,7 +48,7 @@ class Decoder:
         self._logits_at_once = BatchSize("logits", logits_at_once, smallest=logits_at_once // 64)
 
     @torch.inference_mode()
-    def labels(self, features: DenseFeatures, vocabulary: Vocabulary, config: DecodeConfig | None = None) -> Decoded:
+    def labels(self, features: Features, vocabulary: Vocabulary, config: DecodeConfig | None = None) -> Decoded:
         """The labels of an image, on the device. `winner` is the mask, after the thresholds of the configuration.
 
         Raises `models.memory.OutOfMemory` if the labels do not fit into memory, however few are decoded at a time.
@@ -58,8 +58,7 @@ class Decoder:
         _check_background(config, vocabulary)
         decoded = self._logits_at_once.fit(
             lambda size: decode_features(
-                features.features,
-                features.plan,
+                features,
                 self._queries_for(features, vocabulary),
                 logit_scale=config.logit_scale,
                 refine=self._refinement(features, config),
@@ -76,9 +75,9 @@ class Decoder:
         return dataclasses.replace(decoded, winner=mask)
 
     @torch.inference_mode()
-    def logits(self, features: DenseFeatures, vocabulary: Vocabulary) -> Tensor:
+    def logits(self, features: Features, vocabulary: Vocabulary) -> Tensor:
         """The cosine of every pixel with every query, after PAMR if configured: (Q, H, W), which may be large."""
-        cosines = dense_logits(features.features, features.plan, self._queries_for(features, vocabulary).embeddings)
+        cosines = dense_logits(features, self._queries_for(features, vocabulary).embeddings)
         refine = self._refinement(features, self.config)
         return refine(cosines) if refine else cosines
 
@@ -104,10 +103,10 @@ class Decoder:
             )
         return self._embed(vocabulary)
 
-    def _queries_for(self, features: DenseFeatures, vocabulary: Vocabulary) -> Queries:
+    def _queries_for(self, features: Features, vocabulary: Vocabulary) -> Queries:
         """The queries of a vocabulary; ValueError if they belong to another CLIP than the features."""
         queries = self.queries(vocabulary)
-        width, wanted = queries.embeddings.shape[1], features.features.shape[-1]
+        width, wanted = queries.embeddings.shape[1], features.dim
         if width != wanted:
             raise ValueError(
                 f"Vocabulary {vocabulary.name!r} has embeddings of width {width}, but the image features have width "
@@ -115,10 +114,15 @@ class Decoder:
             )
         return queries
 
-    def _refinement(self, features: DenseFeatures, config: DecodeConfig) -> Callable[[Tensor], Tensor] | None:
+    def _refinement(self, features: Features, config: DecodeConfig) -> Callable[[Tensor], Tensor] | None:
         """PAMR along the edges of the image, resized to the size of the labels; None if not configured."""
         if config.pamr_steps == 0:
             return None
+        if features.resized is None:
+            raise ValueError(
+                "PAMR follows the edges of the image, and these stored features come without it; set pamr_steps to 0, "
+                "or give them the image with dataclasses.replace(features, resized=...)."
+            )
         image = normalise(features.resized[None].float() / 255, self._mean, self._std)
         guide = F.interpolate(image, size=features.image_hw, mode="bilinear", align_corners=False)[0]
         affinity = pamr_affinity(guide, config.pamr_dilations)

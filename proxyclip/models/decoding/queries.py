@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,10 @@ class Queries:
         twins = [(column, first[row]) for column, row in enumerate(row_of) if first.setdefault(row, column) != column]
         classes.ties = any(classes.column_class[one] != classes.column_class[other] for one, other in twins)
         return cls(embeddings, columns, twins, classes)
+
+    def projected(self, basis: Tensor) -> Queries:
+        """The same queries for coefficients of a basis (R, E) instead of features."""
+        return replace(self, embeddings=self.embeddings @ basis.T, columns=self.columns @ basis.T)
 
 
 class Classes:

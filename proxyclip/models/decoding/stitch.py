@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from proxyclip.models.decoding.queries import Queries
-from proxyclip.models.windows import AxisPlan, WindowPlan, stitch_matrix
+from proxyclip.models.features import Features, StoredFeatures
+from proxyclip.models.windows import AxisPlan, WindowPlan, merged_cells, stitch_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +31,12 @@ class Axis:
 
 
 @lru_cache(maxsize=32)  # the images of a corpus have few different sizes
-def _axis(plan: AxisPlan, grid: int, whole: bool, device: torch.device) -> Axis:
+def _axis(plan: AxisPlan, grid: int, whole: bool, merged: bool, device: torch.device) -> Axis:
     with torch.inference_mode(False):
         matrix = stitch_matrix(plan, grid, whole)
+        if merged:
+            cells = torch.tensor(merged_cells(plan, grid, whole))
+            matrix = matrix.new_zeros(len(matrix), int(cells.max()) + 1).index_add_(1, cells, matrix)
         return Axis(matrix.to(device), matrix != 0)
 
 
@@ -40,7 +44,8 @@ def _axis(plan: AxisPlan, grid: int, whole: bool, device: torch.device) -> Axis:
 class Stitch:
     """The grids of all windows side by side, and the matrices from them to pixels.
 
-    grid: (rows * grid_h, columns * grid_w, E). y: (H, rows * grid_h). x: (W, columns * grid_w).
+    grid: (rows * grid_h, columns * grid_w, E). y: (H, rows * grid_h). x: (W, columns * grid_w). Of stored features the
+    grid has the merged cells only, and E is the number of components of their basis.
     """
 
     grid: Tensor
@@ -48,14 +53,22 @@ class Stitch:
     x: Axis
 
     @classmethod
-    def of(cls, features: Tensor, plan: WindowPlan) -> Stitch:
-        """features: (rows, columns, grid_h, grid_w, E), of the windows of `plan`."""
-        rows, columns, grid_h, grid_w, width = features.shape
-        return cls(
-            features.permute(0, 2, 1, 3, 4).reshape(rows * grid_h, columns * grid_w, width),
-            _axis(plan.y, grid_h, plan.whole, features.device),
-            _axis(plan.x, grid_w, plan.whole, features.device),
+    def of(cls, features: Features) -> Stitch:
+        """The stitch of an image's features."""
+        plan = features.plan
+        if isinstance(features, StoredFeatures):
+            return cls._of(features.coefficients, plan, features.grid_hw, merged=True)
+        rows, columns, grid_h, grid_w, dim = features.features.shape
+        cells = features.features.permute(0, 2, 1, 3, 4).reshape(rows * grid_h, columns * grid_w, dim)
+        return cls._of(cells, plan, (grid_h, grid_w), merged=False)
+
+    @classmethod
+    def _of(cls, cells: Tensor, plan: WindowPlan, grid_hw: tuple[int, int], *, merged: bool) -> Stitch:
+        y, x = (
+            _axis(axis, grid, plan.whole, merged, cells.device)
+            for axis, grid in zip((plan.y, plan.x), grid_hw, strict=True)
         )
+        return cls(cells, y, x)
 
     @property
     def image_hw(self) -> tuple[int, int]:

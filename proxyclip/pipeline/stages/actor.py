@@ -14,7 +14,8 @@ SHARDS_AT_ONCE = 2
 class ActorConfig:
     """What an actor is made from. It is small, since Ray keeps it for restarts.
 
-    weights: hash of each weight file in the recipe, by part ("clip", "proxy").
+    weights: hash of each weight file in the recipe, by part ("clip", "proxy"). masks: whether images are labelled.
+    codec: how features are kept; None: not at all.
     """
 
     segmenter: SegmenterConfig
@@ -25,3 +26,5 @@ class ActorConfig:
     batch_windows: int
     confidence_stride: int
     image_timeout_s: float
+    masks: bool = True
+    codec: str | None = None

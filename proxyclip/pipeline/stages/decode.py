@@ -13,14 +13,14 @@ from proxyclip.dataset.masks import confidence_to_png, mask_to_png
 from proxyclip.dataset.rows import LabelledImage
 from proxyclip.models.decoding.decode import Decoded
 from proxyclip.models.decoding.reduce import class_sums, reduce_confidence
-from proxyclip.models.features import DenseFeatures
+from proxyclip.models.features import Features
 from proxyclip.vocabulary.names import Vocabulary, ignore_label
 
 
 class LabelsFeatures(Protocol):
     """What turns features into labels: a `Segmenter`, or a `Decoder`, which has no networks."""
 
-    def labels(self, features: DenseFeatures, vocabulary: Vocabulary) -> Decoded: ...
+    def labels(self, features: Features, vocabulary: Vocabulary) -> Decoded: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ImageLabels:
 
 @torch.inference_mode()
 def decode_images(
-    decoder: LabelsFeatures, features: Sequence[DenseFeatures], vocabulary: Vocabulary, confidence_stride: int
+    decoder: LabelsFeatures, features: Sequence[Features], vocabulary: Vocabulary, confidence_stride: int
 ) -> list[ImageLabels]:
     """Labels of several images. All are decoded before the first result is fetched: a fetch waits for the whole GPU."""
     decoded = [decoder.labels(dense, vocabulary) for dense in features]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from proxyclip.dataset.rows import Failure, LabelledImage
 from proxyclip.images.sizes import ResizedImage
+from proxyclip.models.features import DenseFeatures, EncodedFeatures
 from proxyclip.models.memory import OutOfMemory
 from proxyclip.pipeline.stages.decode import ImageLabels
 from proxyclip.pipeline.stages.network_thread import NetworkThread
@@ -26,6 +27,23 @@ GROUPS_AHEAD = 2
 Group = list[tuple[str, ResizedImage]]
 
 
+@dataclass(frozen=True)
+class Found:
+    """What the networks made of an image, on the CPU. None: not wanted."""
+
+    labels: ImageLabels | None = None
+    features: DenseFeatures | None = None
+
+
+@dataclass
+class Rows:
+    """What a shard has to store: the images with labels, those with features, and those with neither."""
+
+    images: list[LabelledImage] = field(default_factory=list)
+    features: list[tuple[str, EncodedFeatures]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+
 class Labeller(Protocol):
     """What labels images: the networks of an actor, or what stands in for them in a test or a benchmark."""
 
@@ -36,26 +54,36 @@ class Labeller(Protocol):
     def num_windows(self, image: ResizedImage) -> int:
         """How many windows an image is cut into."""
 
-    def label(self, images: Sequence[ResizedImage], vocabulary: Vocabulary) -> list[ImageLabels]:
-        """Label some images. Raises OutOfMemory or MemoryError where they do not fit together."""
+    def label(self, images: Sequence[ResizedImage], vocabulary: Vocabulary | None) -> list[Found]:
+        """Label some images, unless `vocabulary` is None. Raises OutOfMemory or MemoryError where they do not fit
+        together.
+        """
 
 
 class Feed:
     """Hands the images of a shard to the networks, a few groups ahead, and compresses what comes back.
 
-    order: of the shard among the actor's shards; the network thread serves the lowest first.
+    vocabulary: None to label nothing. codec: None to keep no features. order: of the shard among the actor's shards;
+    the network thread serves the lowest first.
     """
 
-    def __init__(self, networks: NetworkThread, labeller: Labeller, vocabulary: Vocabulary, order: int) -> None:
+    def __init__(
+        self,
+        networks: NetworkThread,
+        labeller: Labeller,
+        vocabulary: Vocabulary | None,
+        order: int,
+        codec: str | None = None,
+    ) -> None:
         self._networks = networks
         self._labeller = labeller
         self._vocabulary = vocabulary
         self._order = order
+        self._codec = codec
         self._group: Group = []
         self._num_windows = 0
-        self._ahead: deque[tuple[Group, Future[list[ImageLabels] | None]]] = deque()
-        self._images: list[LabelledImage] = []
-        self._too_large: list[Failure] = []
+        self._ahead: deque[tuple[Group, Future[list[Found] | None]]] = deque()
+        self._rows = Rows()
 
     def add(self, uri: str, image: ResizedImage) -> None:
         """Add an image. Blocks while enough groups are ahead."""
@@ -66,7 +94,7 @@ class Feed:
             self._group, self._num_windows = [], 0
             self._collect(GROUPS_AHEAD - 1)
 
-    def finish(self) -> tuple[list[LabelledImage], list[Failure]]:
+    def finish(self) -> Rows:
         """The rows of all images, once the last one is labelled, and a failure for each that does not fit in memory.
 
         Raises OutOfMemory if several images were added and none fits: then the fault is not theirs.
@@ -74,24 +102,24 @@ class Feed:
         if self._group:
             self._submit(self._group)
         self._collect(0)
-        if len(self._too_large) > 1 and not self._images:
+        rows, too_large = self._rows, self._rows.failures
+        if len(too_large) > 1 and not rows.images and not rows.features:
             raise OutOfMemory(
-                f"none of the {len(self._too_large)} images of the shard fits into memory; {self._too_large[0].reason}"
+                f"none of the {len(too_large)} images of the shard fits into memory; {too_large[0].reason}"
             )
-        return self._images, self._too_large
+        return rows
 
     def _submit(self, group: Group) -> None:
         self._ahead.append((group, self._networks.submit(self._order, self._label, group)))
 
     def _collect(self, at_most: int) -> None:
         """Take results until at most so many groups are ahead."""
-        colours: np.ndarray = self._vocabulary.colours
         while len(self._ahead) > at_most:
             group, future = self._ahead.popleft()
-            labels = future.result()
-            if labels is not None:
-                for (uri, _), found in zip(group, labels, strict=True):
-                    self._images.append(found.compressed(uri, colours))
+            results = future.result()
+            if results is not None:
+                for (uri, _), found in zip(group, results, strict=True):
+                    self._store(uri, found)
             elif len(group) > 1:  # too large together: one by one gives the same result
                 for one in group:
                     self._submit([one])
@@ -99,10 +127,16 @@ class Feed:
                 ((uri, image),) = group
                 height, width = image.original_hw
                 reason = f"{width} x {height} pixels need more memory than there is"
-                self._too_large.append(Failure(uri, "segment", "out_of_memory", reason))
+                self._rows.failures.append(Failure(uri, "segment", "out_of_memory", reason))
 
-    def _label(self, group: Group) -> list[ImageLabels] | None:
-        """Labels of a group, or None where memory does not suffice."""
+    def _store(self, uri: str, found: Found) -> None:
+        if found.labels is not None and self._vocabulary is not None:
+            self._rows.images.append(found.labels.compressed(uri, self._vocabulary.colours))
+        if found.features is not None and self._codec is not None:
+            self._rows.features.append((uri, EncodedFeatures.of(found.features, self._codec)))
+
+    def _label(self, group: Group) -> list[Found] | None:
+        """What the networks make of a group, or None where memory does not suffice."""
         try:
             return self._labeller.label([image for _, image in group], self._vocabulary)
         except (OutOfMemory, MemoryError, torch.OutOfMemoryError):

@@ -14,27 +14,29 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from proxyclip.dataset.rows import FAILURE_STRUCT, IMAGE_STRUCT, Failure, LabelledImage, to_row
+from proxyclip.dataset.rows import FAILURE_STRUCT, FEATURES_STRUCT, IMAGE_STRUCT, Failure, to_row
 from proxyclip.dataset.run_record import read_vocabulary
 from proxyclip.images.errors import ImageError
 from proxyclip.images.readers import ReaderPool
 from proxyclip.images.sizes import ResizedImage
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.windows import plan_windows
+from proxyclip.pipeline.features import features_row
 from proxyclip.pipeline.stages.actor import SHARDS_AT_ONCE, ActorConfig
 from proxyclip.pipeline.stages.decode import ImageLabels, decode_images
-from proxyclip.pipeline.stages.feed import Feed, Labeller
+from proxyclip.pipeline.stages.feed import Feed, Found, Labeller, Rows
 from proxyclip.pipeline.stages.network_thread import NetworkThread
 from proxyclip.pipeline.stages.starts import Starts, Turns
 from proxyclip.recipes.weights import check_hashes
 from proxyclip.storage.store import Storage
 from proxyclip.vocabulary.names import Vocabulary
 
-# One row per shard: rows of the schemas MASKS and FAILURES.
+# One row per shard: rows of the schemas MASKS, FEATURES and FAILURES.
 RESULT_SCHEMA = pa.schema(
     [
         ("shard", pa.int64()),
         ("images", pa.list_(IMAGE_STRUCT)),
+        ("features", pa.list_(FEATURES_STRUCT)),
         ("failures", pa.list_(FAILURE_STRUCT)),
         ("error", pa.string()),  # why the whole shard failed; then nothing of it is written
         ("retries", pa.int64()),
@@ -51,6 +53,7 @@ class NetworkLabeller:
             config.segmenter, device=config.device, batch_windows=config.batch_windows
         )
         self._confidence_stride = config.confidence_stride
+        self._keep = config.codec is not None
 
     @property
     def windows_at_once(self) -> int:
@@ -59,9 +62,13 @@ class NetworkLabeller:
     def num_windows(self, image: ResizedImage) -> int:
         return plan_windows(image.original_hw, self._segmenter.config.windows).num_windows
 
-    def label(self, images: Sequence[ResizedImage], vocabulary: Vocabulary) -> list[ImageLabels]:
+    def label(self, images: Sequence[ResizedImage], vocabulary: Vocabulary | None) -> list[Found]:
         features = self._segmenter.encode_batch(images)
-        return decode_images(self._segmenter, features, vocabulary, self._confidence_stride)
+        labels: list[ImageLabels] | list[None] = [None] * len(images)
+        if vocabulary is not None:
+            labels = decode_images(self._segmenter, features, vocabulary, self._confidence_stride)
+        kept = [dense.on_cpu() for dense in features] if self._keep else [None] * len(images)
+        return [Found(*found) for found in zip(labels, kept, strict=True)]
 
 
 class LabelShards:
@@ -99,8 +106,10 @@ class LabelShards:
         self._readers.close()
 
     @cached_property
-    def _vocabulary(self) -> Vocabulary:
+    def _vocabulary(self) -> Vocabulary | None:
         """Read with the first shard: if the storage is down, that costs the shard and not the actor."""
+        if not self._config.masks:
+            return None
         if self._embedded is not None:
             ray.get(self._embedded)
         return read_vocabulary(Storage(self._config.output))
@@ -109,19 +118,20 @@ class LabelShards:
         return pa.Table.from_pylist([self._label_row(row) for row in rows.to_pylist()], schema=RESULT_SCHEMA)
 
     def _label_row(self, row: dict[str, Any]) -> dict[str, Any]:
-        images: list[LabelledImage] = []
-        failures: list[Failure] = []
+        found = Rows()
         error = row["error"]
         if error is None:
             try:
                 with self._turn(row["shard"]):
-                    images, failures = self._label(row["uris"], row["data"], row["fetch_errors"])
+                    found = self._label(row["uris"], row["data"], row["fetch_errors"])
             except Exception as problem:  # the run goes on; the driver lists the error
                 error = "".join(traceback.format_exception_only(problem)).strip()
+        etags = dict(zip(row["uris"], row["etags"], strict=True)) if found.features else {}
         return {
             "shard": row["shard"],
-            "images": [to_row(image) for image in images],
-            "failures": [vars(failure) for failure in failures],
+            "images": [to_row(image) for image in found.images],
+            "features": [vars(features_row(uri, etags[uri], features)) for uri, features in found.features],
+            "failures": [vars(failure) for failure in found.failures],
             "error": error,
             "retries": row["retries"],
         }
@@ -136,18 +146,18 @@ class LabelShards:
             self._starts.add(shard)
             yield
 
-    def _label(
-        self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]
-    ) -> tuple[list[LabelledImage], list[Failure]]:
-        feed = Feed(self._networks, self._labeller.result(), self._vocabulary, next(self._order))
+    def _label(self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]) -> Rows:
+        codec = self._config.codec
+        feed = Feed(self._networks, self._labeller.result(), self._vocabulary, next(self._order), codec)
         failures = []
         for uri, image in self._read(uris, data, fetch_errors):
             if isinstance(image, Failure):
                 failures.append(image)
             else:
                 feed.add(uri, image)
-        images, too_large = feed.finish()
-        return images, failures + too_large
+        rows = feed.finish()
+        rows.failures = failures + rows.failures
+        return rows
 
     def _read(
         self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]

@@ -14,7 +14,7 @@ from ray.data.datasource import Datasource, ReadTask
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.images.errors import ImageError
-from proxyclip.images.listing import GONE, fetch_image, input_storage
+from proxyclip.images.listing import GONE, ImageRef, fetch_image, input_storage
 from proxyclip.storage.retry import carry, count_retries
 from proxyclip.storage.store import Storage, StorageError
 
@@ -24,6 +24,7 @@ SHARD_SCHEMA = pa.schema(
     [
         ("shard", pa.int64()),
         ("uris", pa.list_(pa.string())),
+        ("etags", pa.list_(pa.string())),  # of the images as they were planned
         ("data", pa.list_(pa.large_binary())),  # null if fetching failed
         ("fetch_errors", pa.list_(pa.string())),  # null if it did not
         ("error", pa.string()),  # a fault of the storage, not of an image: then nothing was fetched
@@ -84,28 +85,29 @@ def read_shards(input_uri: str, output_uri: str, shards: ShardRange) -> Iterator
         return
     first = retries.count  # reading the plan belongs to no shard; the first one reports it
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
-        for shard, uris in planned:
+        for shard, refs in planned:
             fetched, error = [], None
             with count_retries() as retries:
                 try:
-                    fetched = _fetch_all(pool, images, uris)
+                    fetched = _fetch_all(pool, images, [image.uri for image in refs])
                     _refuse_outage(fetched)
                 except StorageError as problem:
-                    uris, fetched, error = [], [], str(problem)
-            yield _row(shard, uris, fetched, first + retries.count, error)
+                    refs, fetched, error = [], [], str(problem)
+            yield _row(shard, refs, fetched, first + retries.count, error)
             first = 0
 
 
 def _row(
     shard: int,
-    uris: Sequence[str] = (),
+    refs: Sequence[ImageRef] = (),
     fetched: Sequence[Fetched] = (),
     retries: int = 0,
     error: str | None = None,
 ) -> pa.Table:
     row = {
         "shard": shard,
-        "uris": uris,
+        "uris": [image.uri for image in refs],
+        "etags": [image.etag for image in refs],
         "data": [data for data, _ in fetched],
         "fetch_errors": [reason for _, reason in fetched],
         "error": error,

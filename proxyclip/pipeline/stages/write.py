@@ -9,7 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from proxyclip.dataset.rows import Failure, from_row
+from proxyclip.dataset.commits import Commit
+from proxyclip.dataset.features.shards import write_features
+from proxyclip.dataset.rows import Failure, ImageFeatures, from_row
 from proxyclip.dataset.shards import write_shard
 from proxyclip.storage.retry import count_retries
 from proxyclip.storage.store import Storage
@@ -40,11 +42,15 @@ class Receipt:
 
 
 class WriteShards:
-    """Rows of `label.RESULT_SCHEMA` to receipts."""
+    """Rows of `label.RESULT_SCHEMA` to receipts.
 
-    def __init__(self, output: str, class_names: Sequence[str]) -> None:
+    class_names: None writes no masks. features: whether features are written.
+    """
+
+    def __init__(self, output: str, class_names: Sequence[str] | None, *, features: bool = False) -> None:
         self._output = Storage(output)
         self._class_names = class_names
+        self._features = features
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         return pa.Table.from_pylist([vars(self._write(row)) for row in rows.to_pylist()], schema=RECEIPT_SCHEMA)
@@ -56,10 +62,20 @@ class WriteShards:
         error = None
         with count_retries() as retries:
             try:
-                images = [from_row(image) for image in row["images"]]
-                failures = [Failure(**failure) for failure in row["failures"]]
-                commit = write_shard(self._output, row["shard"], images, failures, self._class_names)
+                commit = self._commit(row)
                 labelled, failed = commit.labelled, commit.failed
             except Exception as problem:  # the run goes on; the driver lists the error
                 error = "".join(traceback.format_exception_only(problem)).strip()
         return Receipt(row["shard"], labelled, failed, error, row["retries"] + retries.count)
+
+    def _commit(self, row: dict[str, Any]) -> Commit:
+        """Masks come last: a shard that has them is done, so it must have its features by then."""
+        failures = [Failure(**failure) for failure in row["failures"]]
+        if self._features:
+            features = [ImageFeatures(**image) for image in row["features"]]
+            kept = write_features(self._output, row["shard"], features, failures)
+            if self._class_names is None:
+                return kept
+        assert self._class_names is not None
+        images = [from_row(image) for image in row["images"]]
+        return write_shard(self._output, row["shard"], images, failures, self._class_names)

@@ -1,0 +1,1 @@
+"""What is kept of the images, for other vocabularies?"""
