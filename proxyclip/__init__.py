@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxyclip.config import DecodeConfig, ModelConfig, SegmenterConfig, WindowConfig
-    from proxyclip.models.features import DenseFeatures, Segmentation
+    from proxyclip.models.decoding.decoder import Decoder
+    from proxyclip.models.features import DenseFeatures, Segmentation, StoredFeatures
     from proxyclip.models.segmenter import Segmenter
+    from proxyclip.pipeline.features import load_features, open_features, save_features
     from proxyclip.pipeline.options import LabelOptions
     from proxyclip.pipeline.run import Summary, label
     from proxyclip.recipes.presets import PRESETS
@@ -23,11 +25,16 @@ _HOMES = {
     "ModelConfig": "config",
     "SegmenterConfig": "config",
     "WindowConfig": "config",
+    "Decoder": "models.decoding.decoder",
     "DenseFeatures": "models.features",
     "Segmentation": "models.features",
+    "StoredFeatures": "models.features",
     "Segmenter": "models.segmenter",
     "Summary": "pipeline.run",
     "label": "pipeline.run",
+    "load_features": "pipeline.features",
+    "open_features": "pipeline.features",
+    "save_features": "pipeline.features",
     "PRESETS": "recipes.presets",
     "Vocabulary": "vocabulary.names",
     "VocabularyError": "vocabulary.names",
@@ -36,17 +43,22 @@ _HOMES = {
 __all__ = [
     "PRESETS",
     "DecodeConfig",
+    "Decoder",
     "DenseFeatures",
     "LabelOptions",
     "ModelConfig",
     "Segmentation",
     "Segmenter",
     "SegmenterConfig",
+    "StoredFeatures",
     "Summary",
     "Vocabulary",
     "VocabularyError",
     "WindowConfig",
     "label",
+    "load_features",
+    "open_features",
+    "save_features",
 ]
 
 

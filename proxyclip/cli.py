@@ -15,6 +15,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from tyro.extras import SubcommandApp
 
 from proxyclip.pipeline.options import LabelOptions
+from proxyclip.pipeline.relabel.options import RelabelOptions
 
 if TYPE_CHECKING:
     from proxyclip.dataset.upkeep.status import Status
@@ -44,8 +45,26 @@ def label(options: Annotated[LabelOptions, arg(name="")]) -> int:
 
     logging.basicConfig(format="%(levelname)s %(message)s")
     summary = run.label(options)
-    _report(summary, options)
+    _report(summary, options.output)
     return summary.exit_code
+
+
+@app.command(name="relabel")
+def relabel(options: Annotated[RelabelOptions, arg(name="")]) -> int:
+    """Label a corpus with another vocabulary, from the features that `proxyclip label --keep-features` kept.
+
+    No image is read (but for PAMR) and no vision network is loaded. Run the same command again to continue a run that
+    stopped, or after the source has grown. Exit codes are those of `proxyclip label`; with several vocabularies, that
+    of the worst.
+    """
+    from proxyclip.pipeline.relabel import run
+
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    summaries = run.relabel(options)
+    for output, summary in summaries.items():
+        _report(summary, output)
+    codes = [summary.exit_code for summary in summaries.values()]
+    return 1 if 1 in codes else max(codes)
 
 
 @app.command(name="preview")
@@ -66,11 +85,12 @@ def verify(output: Output, repair_: Annotated[FlagCreatePairsOff[bool], arg(name
     """Read everything that is committed again. Exit code: 0 if all is whole, 1 if something is broken.
 
     Checks checksums, rows and schemas; that every planned image is once in masks or failures; that masks have the
-    stated size and pixels per class; that statistics are the sums of the masks. An unfinished output is not an error.
+    stated size and pixels per class; that statistics are the sums of the masks; that stored features belong to the
+    planned version of each image. An unfinished output is not an error.
 
     Args:
-        repair_: Drop the commits of broken shards, so that the next run labels these shards again. Use it only while
-            no job runs.
+        repair_: Drop the commits of broken shards, so that the next run labels these shards again, and with
+            --add-features makes broken features again. Use it only while no job runs.
     """
     from proxyclip.dataset.upkeep.verify import repair
     from proxyclip.dataset.upkeep.verify import verify as read_again
@@ -83,14 +103,20 @@ def verify(output: Output, repair_: Annotated[FlagCreatePairsOff[bool], arg(name
         print(f"... and {len(report.problems) - SHOWN_PROBLEMS} more")
     for line in report.unfinished:
         print(f"Not finished: {line}.")
-    print(f"{report.shards} shards with {report.images} images read, {len(report.problems)} problems.")
+    also = f" and the features of {report.feature_shards} shards" if report.feature_shards else ""
+    print(f"{report.shards} shards with {report.images} images{also} read, {len(report.problems)} problems.")
+    features = [problem.features for problem in report.problems]
     if report.problems and repair_:
         dropped = repair(storage, report)
-        print(f"{len(dropped)} shards will be labelled again: run the job again with the same options.")
+        if not all(features):
+            print(f"{len(dropped)} shards will be labelled again: run the job again with the same options.")
+        if any(features):
+            print("To make broken features again, run the labelling command with --add-features.")
         if any(problem.place.startswith("plan") for problem in report.problems):
             print("The plan itself is broken and cannot be repaired: label to another output.")
     elif report.problems:
-        print("With --repair, the next run labels broken shards again.")
+        again = "with --add-features makes broken features" if all(features) else "labels broken shards"
+        print(f"With --repair, the next run {again} again.")
     return 1 if report.problems else 0
 
 
@@ -183,6 +209,11 @@ def label_job() -> int:
     return run_command(lambda: label(tyro.cli(LabelOptions)))
 
 
+def relabel_job() -> int:
+    """What jobs/relabel.py runs: the verb `relabel` as a command of its own."""
+    return run_command(lambda: relabel(tyro.cli(RelabelOptions)))
+
+
 def preview_job() -> int:
     """What jobs/preview.py runs: the verb `preview` as a command of its own."""
     from proxyclip.gallery.preview import PreviewOptions
@@ -203,11 +234,11 @@ def _draw(options: PreviewOptions) -> int:
     return 0
 
 
-def _report(summary: Summary, options: LabelOptions) -> None:
+def _report(summary: Summary, output: str) -> None:
     """Say how a run ended, and where to look."""
     from proxyclip.storage.store import public_uri
 
-    output = public_uri(options.output)
+    output = public_uri(output)
     if summary.images:  # else the output could not be read at the end
         print(f"{summary.labelled} of {summary.images} images labelled, {summary.failed} failed: {output}")
     if summary.retries:
@@ -238,8 +269,8 @@ def _described(found: Status) -> str:
         return "Begun; nothing is planned yet."
     done = totals.labelled + totals.failed
     lines = [
-        f"{done:,} of {totals.planned:,} images, {totals.committed:,} of {totals.shards:,} shards; "
-        f"{totals.failed:,} images failed."
+        f"{'Features only, no masks: ' if found.only_features else ''}{done:,} of {totals.planned:,} images, "
+        f"{totals.committed:,} of {totals.shards:,} shards; {totals.failed:,} images failed."
     ]
     if found.finished:
         lines.append("Finished.")
@@ -249,6 +280,8 @@ def _described(found: Status) -> str:
         lines.append(f"Not finished: {rate}{left}; the last commit was {_duration(found.last_commit_s)} ago.")
     else:
         lines.append("Not finished: nothing is committed yet.")
+    if found.features is not None:
+        lines.append(str(found.features))
     return "\n".join(lines)
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from proxyclip.dataset.commits import Commit, read_commit
+from proxyclip.dataset.features.record import FeatureRecord, begin_features, features_manifest
+from proxyclip.dataset.features.shards import write_features
 from proxyclip.dataset.layout import commit_key, data_key
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.masks import confidence_to_png, mask_to_png
-from proxyclip.dataset.rows import Failure, LabelledImage, parquet_bytes
+from proxyclip.dataset.rows import Failure, ImageFeatures, LabelledImage, parquet_bytes
 from proxyclip.dataset.run_record import RunRecord, begin_run
 from proxyclip.dataset.shards import read_table, write_shard
 from proxyclip.images.listing import ImageRef
@@ -22,6 +24,7 @@ from proxyclip.vocabulary.palette import default_palette
 
 NAMES = ["sky", "tree", "horse"]
 RECORD = RunRecord("/data", {"confidence_stride": 4}, "fingerprint")
+FEATURES = FeatureRecord("compact", 512, {"model": {"clip": "ViT-B-16"}}, {"preset": "ours"})
 
 
 def images(count: int, start: int = 0, etag: str = "1") -> list[ImageRef]:
@@ -56,9 +59,48 @@ def label_pending(manifest: Manifest, only: Collection[int] | None = None) -> No
 
 def label_shard(storage: Storage, shard: int, uris: list[str]) -> Commit:
     """Every seventh image fails; the masks of the others follow from their names."""
-    failures = [Failure(uri, "decode", "decode_failed", "no image") for uri in uris if int(uri[:3]) % 7 == 6]
-    labelled = [_labelled(uri) for uri in uris if int(uri[:3]) % 7 != 6]
-    return write_shard(storage, shard, labelled, failures, NAMES)
+    labelled = [_labelled(uri) for uri in uris if not _fails(uri)]
+    return write_shard(storage, shard, labelled, _failures(uris), NAMES)
+
+
+def add_features(storage: Storage, only: Collection[int] | None = None) -> Manifest:
+    """Make the features that are missing, or those of some shards, as a run with --add-features does."""
+    begin_features(storage, FEATURES)
+    manifest = features_manifest(storage)
+    for task in manifest.pending():
+        for shard, images in manifest.read_range(task):
+            if only is None or shard in only:
+                rows = [features_row(image) for image in images if not _fails(image.uri)]
+                write_features(storage, shard, rows, _failures([image.uri for image in images]))
+    manifest.compact()
+    return manifest
+
+
+def features_row(image: ImageRef) -> ImageFeatures:
+    """Features of an image of 200 x 400 pixels with two windows. Its bytes are no codec's."""
+    axis = {"length": 336, "pad_before": 0, "pad_after": 0}
+    return ImageFeatures(
+        uri=image.uri,
+        etag=image.etag,
+        height=200,
+        width=400,
+        resized_height=336,
+        resized_width=600,
+        windows={"y": {"starts": [0], **axis}, "x": {"starts": [0, 264], **axis}, "whole": False},
+        grid_height=21,
+        grid_width=21,
+        codec="compact",
+        max_error=0.0625,
+        bytes=image.uri.encode(),
+    )
+
+
+def _fails(uri: str) -> bool:
+    return int(uri[:3]) % 7 == 6
+
+
+def _failures(uris: Sequence[str]) -> list[Failure]:
+    return [Failure(uri, "decode", "decode_failed", "no image") for uri in uris if _fails(uri)]
 
 
 def _labelled(uri: str) -> LabelledImage:
@@ -97,7 +139,7 @@ def forge_bytes(storage: Storage, shard: int, kind: str, data: bytes, num_rows: 
         sha256=sha256,
     )
     storage.write(file.key, data)
-    counts = {"masks": "labelled", "failures": "failed"}
+    counts = {"masks": "labelled", "features": "labelled", "failures": "failed"}
     changes = {counts[kind]: num_rows} if kind in counts else {}
     commit = dataclasses.replace(commit, files={**commit.files, kind: file}, **changes)
     commit = dataclasses.replace(commit, images=commit.labelled + commit.failed)

@@ -55,6 +55,26 @@ class Decoding:
 
 
 @dataclass(frozen=True)
+class Relabel:
+    """Relabelling from stored features: against the first pass, against a plain loop, and for three vocabularies."""
+
+    photographs: Path | None = None
+    """Folder of photographs that features are made of. Without it, of drawn scenes."""
+    images: int = 2560
+    """Images of the corpus, which repeat a few different ones."""
+    rounds: int = 3
+    """Times that the first pass and relabelling are measured by turns. The median counts."""
+
+    def run(self) -> None:
+        from performance.relabel import measure_pipeline, measure_relabel
+
+        _show("cpu", "Relabelling, 500 x 375 pixels, compact features of CLIP ViT-B/16 with DINO ViT-B/8, seeded")
+        with tempfile.TemporaryDirectory() as folder:
+            _print(measure_relabel(Path(folder, "cpu"), self.rounds, self.photographs))
+            _print(measure_pipeline(Path(folder, "pipeline"), self.images, self.photographs))
+
+
+@dataclass(frozen=True)
 class Text:
     """Text embeddings of ADE20K's 150 classes: computed, and read from the cache."""
 
@@ -129,6 +149,33 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Features:
+    """What each codec of stored features costs and, on labelled photographs, how it changes the labels."""
+
+    real: Path | None = None
+    """Folder as for `quality`. Without it only the cost is measured, on a drawn scene."""
+    every: int = 1
+    """Take one of so many labelled photographs."""
+    device: Device = "cpu"
+    """Where the networks run whose time is measured; codecs run on the CPU."""
+    rounds: int = 3
+    """Times that networks and codecs are measured. The median counts."""
+
+    def run(self) -> None:
+        from performance.features import measure_codecs, measure_encoding
+
+        _show(self.device, "CLIP ViT-B/16 with DINO ViT-B/8, seeded, bfloat16, one image of 500 x 375 pixels")
+        _print(measure_encoding(self.real, self.device, self.rounds))
+        if self.real is not None:
+            print(
+                "DeiT-Tiny for both networks, float32, msrc16. Labels are compared with those of the features\n"
+                "that were not encoded (codec none: float32): with the 263 queries of msrc16, which make 16 classes, and\n"
+                "with queries drawn from them, one a class; beyond 263, each is a random mixture of two.\n"
+            )
+            _print(measure_codecs(self.real, self.every))
+
+
+@dataclass(frozen=True)
 class Resume:
     """A very large run that stopped: what resuming it costs, step by step, in new processes."""
 
@@ -197,7 +244,7 @@ class Compare:
         _print(rows)
 
 
-Part = Engine | Decoding | Text | Pipeline | Scaling | Quality | Resume | Startup | Compare
+Part = Engine | Decoding | Relabel | Text | Pipeline | Scaling | Quality | Features | Resume | Startup | Compare
 
 
 def _show(device: str | None, title: str) -> None:

@@ -32,6 +32,7 @@ from proxyclip.pipeline.cluster import configure_data, on_loopback
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.stages.actor import ActorConfig
 from proxyclip.pipeline.stages.decode import ImageLabels
+from proxyclip.pipeline.stages.feed import Found
 from proxyclip.pipeline.stages.graph import label_graph
 from proxyclip.pipeline.stages.read import ShardSource
 from proxyclip.pipeline.stages.write import WriteShards
@@ -72,9 +73,9 @@ class WaitingLabeller:
     def num_windows(self, image: ResizedImage) -> int:
         return plan_windows(image.original_hw, self._windows).num_windows
 
-    def label(self, images: Sequence[ResizedImage], vocabulary: Vocabulary) -> list[ImageLabels]:
+    def label(self, images: Sequence[ResizedImage], vocabulary: Vocabulary | None) -> list[Found]:
         time.sleep(self._seconds * len(images))
-        return [_LABELS] * len(images)
+        return [Found(_LABELS)] * len(images)
 
 
 def _wait_for_all(seconds_per_image: float, arrivals: Any, actors: int, config: ActorConfig) -> WaitingLabeller:

@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from proxyclip.dataset.commits import Commit, Done, committed, read_commits
-from proxyclip.dataset.layout import CLASS_STATS
+from proxyclip.dataset.layout import CLASS_STATS, plan_key
 from proxyclip.dataset.plan import MAX_SHARD_BYTES, Plan, PlanSummary, ShardRange
 from proxyclip.dataset.rows import parquet_bytes
 from proxyclip.dataset.segments import SegmentSums, compact, read_sums, sum_classes
 from proxyclip.dataset.shards import read_columns, read_table
 from proxyclip.dataset.statistics import ClassStat, ClassSums, class_stats_table, shard_stats
 from proxyclip.images.listing import ImageRef
-from proxyclip.storage.store import Storage
+from proxyclip.storage.store import Storage, public_uri
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,6 +54,24 @@ class Manifest:
     ) -> PlanSummary:
         """Plan the images of a listing that are new, changed or removed, in new shards: see `Plan.extend`."""
         return self.plan.extend(listing, shard_size, max_shard_bytes)
+
+    def follow(self, source: Manifest) -> None:
+        """Take over the plan of another output, as far as it goes today.
+
+        Raises ValueError if there is a plan already that is not the beginning of that one.
+        """
+        own = self.plan.parts()
+        for part in source.plan.parts():
+            key = plan_key(part.part)
+            if part.part >= len(own):
+                data = source.storage.read(key)
+                if not self.storage.create(key, data) and self.storage.read(key) != data:
+                    own = self.plan.parts()  # somebody was quicker, and with something else
+            if part.part < len(own) and own[part.part] != part:
+                raise ValueError(
+                    f"{key} of {public_uri(self.storage.uri)} is not that of {public_uri(source.storage.uri)}: it was "
+                    "made from another corpus. Give another --output."
+                )
 
     def read_range(self, shards: ShardRange) -> Iterator[tuple[int, list[ImageRef]]]:
         """The shards of a range, each with its images."""

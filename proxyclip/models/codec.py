@@ -19,6 +19,8 @@ Floats = npt.NDArray[np.float32]
 # Heights, widths and numbers of components, then the step of the coefficients.
 _HEAD = struct.Struct("<IIIIf")
 _ZSTD_LEVEL = 9
+# zstd makes at most this many bytes of one: a block of up to 128 KiB takes at least 4.
+_ZSTD_MOST = 2**15
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def decode_grid(codec: str, data: bytes) -> Factors:
     try:
         height, width, dim, rank, stored_step = _HEAD.unpack_from(data)
         size = (height * width + dim) * rank if step else 2 * height * width * dim
+        if not 0 < size <= _ZSTD_MOST * len(data):  # before memory is taken for it
+            raise ValueError(f"{len(data)} bytes cannot hold patches {(height, width, dim)} of rank {rank}")
         body = pa.Codec("zstd").decompress(data[_HEAD.size + 4 * rank :], decompressed_size=size)
         if not step:
             halves = np.frombuffer(body, np.uint8).reshape(2, -1).T.copy().view("<f2")
@@ -115,11 +119,12 @@ def _compact(grid: Floats, step: float, basis_loss: float, weakest: float) -> by
     # An error of `scale / sqrt(12)` in every number of a basis vector costs a patch `strength` times as much. All
     # components get the same share of the loss.
     scales = basis_loss * step * np.sqrt(12 / (rank * dim)) / strengths
-    scales = np.maximum(scales, np.abs(basis).max(axis=1) / 127).astype("<f4")
+    peaks = np.abs(basis).max(axis=1)
+    scales = np.clip(scales, peaks / 127, peaks / 2).astype("<f4")  # numbers fit int8; no vector rounds to zero
     basis_values = np.rint(basis / scales[:, None]).astype(np.int8)
     rounded = basis_values * scales[:, None].astype(np.float64)
-    # The best coefficients for the rounded basis, which is no longer orthogonal.
-    coefficients = np.linalg.solve(rounded @ rounded.T, rounded @ patches.T)
+    # The best coefficients for the rounded basis: it is no longer orthogonal, and weak vectors may have become equal.
+    coefficients = np.linalg.pinv(rounded @ rounded.T, rcond=1e-6, hermitian=True) @ (rounded @ patches.T)
     values = np.rint(coefficients / np.float32(step)).clip(-127, 127).astype(np.int8)
     head = _HEAD.pack(height, width, dim, rank, step)
     return head + scales.tobytes() + _zstd(basis_values.tobytes() + values.tobytes())

@@ -61,7 +61,7 @@ def open_run(options: LabelOptions) -> Run:
     Raises ValueError, FileNotFoundError or another OSError if the run cannot start: unknown names, a vocabulary with
     errors, missing weights, an input without images, an output that cannot be written or that has another recipe.
     """
-    options = replace(options, input=Storage(options.input).uri, output=_output_uri(options.output))
+    options = replace(options, input=Storage(options.input).uri, output=output_uri(options.output))
     vocabulary = _vocabulary(options)
     config = segmenter_config(options, vocabulary)
     _check_proxy(config)
@@ -114,7 +114,7 @@ def _check_embeddings(options: LabelOptions, vocabulary: Vocabulary | None, conf
         )
 
 
-def _output_uri(output: str) -> str:
+def output_uri(output: str) -> str:
     """The output, absolute. `ray job submit` runs in a copy of the working directory, which Ray deletes."""
     storage = Storage(output)
     if storage.local and not Path(output).is_absolute() and "runtime_resources" in Path.cwd().parts:

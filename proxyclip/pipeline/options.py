@@ -11,7 +11,7 @@ import tyro
 from proxyclip.config import CODEC_NAMES, Dtype
 
 
-def _unset(default: str, metavar: str) -> Any:
+def unset(default: str, metavar: str) -> Any:
     """How --help shows an option whose default is decided later."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
@@ -29,48 +29,48 @@ class LabelOptions:
     """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*)."""
     output: str
     """Folder or prefix to write to. It is created if it does not exist."""
-    vocabulary: Annotated[str | None, _unset("the benchmark's", "NAME|FILE")] = None
+    vocabulary: Annotated[str | None, unset("the benchmark's", "NAME|FILE")] = None
     """Bundled name (voc21, ade20k, ...), or a .txt file (one class per line, synonyms after ";"), .json or .yaml."""
 
-    benchmark: Annotated[str | None, _unset("none", "NAME")] = None
+    benchmark: Annotated[str | None, unset("none", "NAME")] = None
     """Use the settings and the classes that the paper of --preset uses for this benchmark: voc21, voc20, context60,
     context59, context459, cityscapes, ade20k, ade847, coco_object or coco_stuff."""
-    embeddings: Annotated[str | None, _unset("made by CLIP's text tower", "FILE")] = None
+    embeddings: Annotated[str | None, unset("made by CLIP's text tower", "FILE")] = None
     """Safetensors file with one text embedding per query of the vocabulary. CLIP's text tower is then not used."""
     preset: str = "proxyclip-b16-dino-b8"
     """Named recipe: method, CLIP, proxy and settings (see `proxyclip presets`). The options below, down to --dtype,
     replace parts of it."""
-    method: Annotated[str | None, _unset("the preset's", "STR")] = None
+    method: Annotated[str | None, unset("the preset's", "STR")] = None
     """How CLIP's last block mixes patches: proxyclip, clip, maskclip, sclip, clearclip, gem, naclip or naclip-kk."""
-    clip: Annotated[str | None, _unset("the preset's", "STR")] = None
+    clip: Annotated[str | None, unset("the preset's", "STR")] = None
     """Name of an open_clip model, or local-dir:FOLDER."""
-    clip_pretrained: Annotated[str | None, _unset("the preset's", "STR")] = None
+    clip_pretrained: Annotated[str | None, unset("the preset's", "STR")] = None
     """Tag of open_clip's weights for --clip."""
-    clip_weights: Annotated[str | None, _unset("downloaded by name", "FILE")] = None
+    clip_weights: Annotated[str | None, unset("downloaded by name", "FILE")] = None
     """Local file with the weights of CLIP."""
-    proxy: Annotated[str | None, _unset("the preset's", "STR")] = None
+    proxy: Annotated[str | None, unset("the preset's", "STR")] = None
     """Short name (dino-b8, dinov3-b16, sam-b, ...), name of a timm vision transformer, or local-dir:FOLDER."""
-    proxy_weights: Annotated[str | None, _unset("downloaded by name", "FILE")] = None
+    proxy_weights: Annotated[str | None, unset("downloaded by name", "FILE")] = None
     """Local file with the weights of the proxy."""
-    gaussian_std: Annotated[float | None, _unset("the preset's", "FLOAT")] = None
+    gaussian_std: Annotated[float | None, unset("the preset's", "FLOAT")] = None
     """Width of NACLIP's Gaussian, in patches. Other methods do not use it."""
-    short_side: Annotated[int | None, _unset("the preset's", "INT")] = None
+    short_side: Annotated[int | None, unset("the preset's", "INT")] = None
     """Short side of the resized image, in pixels."""
-    crop: Annotated[int | None, _unset("the preset's", "INT")] = None
+    crop: Annotated[int | None, unset("the preset's", "INT")] = None
     """Side of a window, in pixels. 0 makes the whole image one window."""
-    stride: Annotated[int | None, _unset("the preset's", "INT")] = None
+    stride: Annotated[int | None, unset("the preset's", "INT")] = None
     """Distance between windows, in pixels."""
-    logit_scale: Annotated[float | None, _unset("the preset's", "FLOAT")] = None
+    logit_scale: Annotated[float | None, unset("the preset's", "FLOAT")] = None
     """Factor on the cosines before the softmax."""
-    background_threshold: Annotated[float | None, _unset("the paper's for preset and vocabulary, else 0", "FLOAT")] = (
+    background_threshold: Annotated[float | None, unset("the paper's for preset and vocabulary, else 0", "FLOAT")] = (
         None
     )
     """A pixel whose best probability is below this becomes background."""
-    area_threshold: Annotated[float | None, _unset("the benchmark's, else 0", "FLOAT")] = None
+    area_threshold: Annotated[float | None, unset("the benchmark's, else 0", "FLOAT")] = None
     """A class keeps its pixels only if it covers more than this share of the pixels that are not background (SCLIP)."""
     ignore_below: float = 0.0
     """A pixel whose confidence is below this is written as ignore (255, or 65535 with more than 255 classes)."""
-    pamr_steps: Annotated[int | None, _unset("the preset's", "INT")] = None
+    pamr_steps: Annotated[int | None, unset("the preset's", "INT")] = None
     """Steps of PAMR, which refines the labels along the edges of the image. 0 switches it off."""
     quality: str = "exact"
     """exact keeps the settings as they are; balanced and fast use fewer windows and a smaller proxy input."""
@@ -81,7 +81,7 @@ class LabelOptions:
     """Confidence maps hold the mean of blocks of this many pixels squared. 1 keeps every pixel."""
     dtype: Annotated[
         Dtype | None,
-        _unset("the resumed run's, else bfloat16 on GPUs and float32 on CPUs", "{float32,bfloat16,float16}"),
+        unset("the resumed run's, else bfloat16 on GPUs and float32 on CPUs", "{float32,bfloat16,float16}"),
     ] = None
     """Precision of the networks."""
 
@@ -96,17 +96,17 @@ class LabelOptions:
     """Images per shard, the unit of work and of recovery. A shard has fewer if they exceed 128 MiB."""
     concurrency: int = 1
     """Number of actors. Each holds the networks; they work in parallel."""
-    num_gpus: Annotated[float | None, _unset("1 if the cluster has GPUs, else 0", "FLOAT")] = None
+    num_gpus: Annotated[float | None, unset("1 if the cluster has GPUs, else 0", "FLOAT")] = None
     """GPUs per actor. With a fraction, several actors share a GPU."""
-    threads: Annotated[int | None, _unset("this machine's cores / concurrency", "INT")] = None
+    threads: Annotated[int | None, unset("this machine's cores / concurrency", "INT")] = None
     """CPU threads of each actor."""
     batch_windows: int = 8
     """Windows per batch on a GPU. On a CPU windows are always processed one by one."""
     image_timeout_s: float = 60.0
     """Time limit for reading one image, in seconds. A slower image fails as timed_out."""
-    max_failures: Annotated[str | None, _unset("no limit", "COUNT|SHARE")] = None
+    max_failures: Annotated[str | None, unset("no limit", "COUNT|SHARE")] = None
     """Stop if more images than this fail: a count (25) or a share of the corpus (5%, 0.05)."""
-    address: Annotated[str | None, _unset("RAY_ADDRESS, which ray job submit sets, else one is started", "STR")] = None
+    address: Annotated[str | None, unset("RAY_ADDRESS, which ray job submit sets, else one is started", "STR")] = None
     """Ray cluster to join."""
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"]), tyro.conf.FlagCreatePairsOff] = False
     """Show Ray's own logs and progress."""

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from proxyclip.config import Dtype, SegmenterConfig
 from proxyclip.dataset.features.record import begin_features
+from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.run_record import begin_run, write_embeddings
 from proxyclip.dataset.segments import Compaction
@@ -93,7 +94,7 @@ def execute(run: Run, make_runner: Callable[[Run], Runner] | None = None) -> Sum
         if execution.summary.stopped is None:
             execution.extend_plan()
             execution.label(run.manifest.pending(besides=execution.summary.shard_errors))
-    return _finished(run, execution.summary)
+    return finish(run.manifest, execution.summary, with_stats=not run.options.add_features)
 
 
 def _on_ray(run: Run) -> Runner:
@@ -183,14 +184,12 @@ class _Execution:
         return self._runner
 
 
-def _finished(run: Run, summary: Summary) -> Summary:
+def finish(manifest: Manifest, summary: Summary, *, with_stats: bool = True) -> Summary:
     """Compact the commits, write the statistics of a finished run, and count."""
-    manifest = run.manifest
     try:
         manifest.compact()
         totals = manifest.totals()
-        only_features = run.options.add_features
-        if totals.committed == totals.shards and not only_features and not manifest.has_class_stats():
+        if with_stats and totals.committed == totals.shards and not manifest.has_class_stats():
             manifest.write_class_stats()
     except OSError as error:
         if not summary.shard_errors:

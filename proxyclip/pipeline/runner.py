@@ -79,7 +79,7 @@ class RayRunner(contextlib.ExitStack):
                 for batch in batches:
                     for row in batch.to_pylist():
                         if row["error"] is not None:
-                            _raise_its_error(embedded)
+                            raise_its_error(embedded)
                         yield Receipt(**row)
         if embedded is not None:
             self.retries += ray.get(embedded)
@@ -93,7 +93,7 @@ class RayRunner(contextlib.ExitStack):
         return embedded
 
 
-def _raise_its_error(task: ray.ObjectRef | None) -> None:
+def raise_its_error(task: ray.ObjectRef | None) -> None:
     """Raise the error of the task that embeds the vocabulary, if it fails: then every shard fails without a fault.
 
     Waits for the task, as every shard does.

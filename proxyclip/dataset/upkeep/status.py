@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from itertools import islice, pairwise
 
 from proxyclip.dataset.commits import Commit, Done, read_commits
-from proxyclip.dataset.layout import COMMITS_FOLDER, parse_commit_key, parse_segment_key
+from proxyclip.dataset.features.record import features_manifest, features_of
+from proxyclip.dataset.layout import COMMITS_FOLDER, FEATURES, parse_commit_key, parse_segment_key
 from proxyclip.dataset.manifest import Manifest, Totals
 from proxyclip.dataset.run_record import require_run
 from proxyclip.dataset.segments import read_sums
 from proxyclip.dataset.shards import read_table
+from proxyclip.dataset.upkeep.verify import only_features
 from proxyclip.storage.store import Storage
 
 # At most this many files of failures are read, the latest shards first.
@@ -24,11 +26,36 @@ _RATE_COMMITS = 500
 
 
 @dataclass(frozen=True)
+class FeatureStatus:
+    """How far the features of an output with masks are. behind: whether a shard has masks and no features."""
+
+    totals: Totals
+    behind: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned shard has features."""
+        return self.totals.committed == self.totals.shards
+
+    def __str__(self) -> str:
+        """One line in words."""
+        if self.complete:
+            return "Features: complete."
+        totals = self.totals
+        images = f"{totals.labelled + totals.failed:,} of {totals.planned:,} images"
+        shards = f"{totals.committed:,} of {totals.shards:,} shards"
+        rest = "; the rest: run the labelling command with --add-features" if self.behind else ""
+        return f"Features: {images} ({shards}){rest}."
+
+
+@dataclass(frozen=True)
 class Status:
     """How far a run is.
 
     images_per_s, left_s: None if too little is committed to tell. last_commit_s: seconds since the last commit, None
     before the first. failures: number of images by (status, reason), over `failures_of` shards with failures.
+    only_features: the output has no masks, and all of this is about its features. features: None if it keeps none,
+    or nothing else.
     """
 
     totals: Totals
@@ -38,27 +65,39 @@ class Status:
     last_commit_s: float | None
     failures: Counter[tuple[str, str]] = field(default_factory=Counter)
     failures_of: int = 0
+    only_features: bool = False
+    features: FeatureStatus | None = None
 
 
 def status(storage: Storage) -> Status:
     """How far a run is, while it runs or later. Raises FileNotFoundError if no run was begun."""
-    require_run(storage)
-    manifest = Manifest(storage)
+    alone = only_features(require_run(storage))
+    manifest = features_manifest(storage) if alone else Manifest(storage)
     done = manifest.committed()
     totals = manifest.totals()
-    times = _CommitTimes.of(storage, done)
-    rate = _rate(storage, done, times)
+    times = _CommitTimes.of(manifest.commits, done)
+    rate = _rate(manifest.commits, done, times)
     left = totals.planned - totals.labelled - totals.failed
     failures, failures_of = _failures(manifest, done)
     return Status(
         totals,
-        finished=0 < totals.shards == totals.committed and manifest.has_class_stats(),
+        finished=0 < totals.shards == totals.committed and (alone or manifest.has_class_stats()),
         images_per_s=rate,
         left_s=left / rate if rate else None,
         last_commit_s=max(time.time() - times.last_s, 0) if times.last_s is not None else None,
         failures=failures,
         failures_of=failures_of,
+        only_features=alone,
+        features=None if alone else _features(storage, done),
     )
+
+
+def _features(storage: Storage, labelled: Done) -> FeatureStatus | None:
+    if not features_of(storage).exists(FEATURES):
+        return None
+    manifest = features_manifest(storage)
+    done = manifest.committed()
+    return FeatureStatus(manifest.totals(), behind=any(shard not in done for shard in labelled))
 
 
 @dataclass(frozen=True)
@@ -100,9 +139,9 @@ def _failures(manifest: Manifest, done: Done) -> tuple[Counter[tuple[str, str]],
     counts: Counter[tuple[str, str]] = Counter()
     dead = manifest.plan.dead()
     read = 0
-    for commit in islice(_failed(manifest.storage, done), MAX_FAILURE_FILES):
+    for commit in islice(_failed(manifest.commits, done), MAX_FAILURE_FILES):
         read += 1
-        for row in read_table(manifest.storage, commit, "failures").to_pylist():
+        for row in read_table(manifest.commits, commit, "failures").to_pylist():
             if row["uri"] not in dead.get(commit.shard, ()):
                 counts[row["status"], row["reason"]] += 1
     return counts, read

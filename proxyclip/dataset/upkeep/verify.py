@@ -2,55 +2,51 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from proxyclip.dataset.commits import (
-    Commit,
-    block_of,
-    block_shards,
-    committed,
-    parse_segment,
-    read_commit,
+from proxyclip.dataset.commits import Commit, block_of, block_shards, committed, parse_segment
+from proxyclip.dataset.features.record import features_manifest, features_of, read_features_record
+from proxyclip.dataset.layout import (
+    CLASS_STATS,
+    FEATURES,
+    FEATURES_FOLDER,
+    PLAN_FOLDER,
+    commit_key,
+    plan_key,
+    segment_key,
 )
-from proxyclip.dataset.layout import CLASS_STATS, PLAN_FOLDER, commit_key, plan_key, segment_key
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import PlanPart
-from proxyclip.dataset.run_record import require_run
-from proxyclip.dataset.segments import dissolve, read_sums
+from proxyclip.dataset.run_record import RunRecord, require_run
+from proxyclip.dataset.segments import dissolve
 from proxyclip.dataset.statistics import ClassSums, class_stats_table
-from proxyclip.dataset.upkeep.shard_check import UNREADABLE, ShardCheck, check_shard
+from proxyclip.dataset.upkeep.commits_check import CommitsCheck, Problem, num_shards
+from proxyclip.dataset.upkeep.shard_check import UNREADABLE, ShardCheck, check_features, check_shard
+from proxyclip.images.listing import ImageRef
 from proxyclip.storage.store import Storage, StorageError
-
-CHECKS_AT_ONCE = 4
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something broken. place: the file. shard, block: the shard, or the block of the segment, that it belongs to."""
-
-    place: str
-    what: str
-    shard: int | None = None
-    block: int | None = None
 
 
 @dataclass
 class Report:
-    """What was read. problems: what is broken. unfinished: what is not done yet, which is no error."""
+    """What was read.
+
+    shards, images: with labels. feature_shards: shards whose features were read. problems: what is broken.
+    unfinished: what is not done yet, which is no error.
+    """
 
     shards: int = 0
     images: int = 0
+    feature_shards: int = 0
     problems: list[Problem] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
 
 
 def verify(storage: Storage) -> Report:
-    """Read everything that is committed, and check checksums, rows, masks and statistics.
+    """Read everything that is committed, and check checksums, rows, masks, statistics and features.
 
     Raises FileNotFoundError if no run was begun and OSError if the storage fails.
     """
@@ -58,12 +54,29 @@ def verify(storage: Storage) -> Report:
 
 
 def repair(storage: Storage, report: Report) -> list[int]:
-    """Drop the commits of broken shards, so that the next run labels them again. Returns these shards.
+    """Drop the commits of broken shards, of masks and of features. Returns the shards whose masks are dropped.
 
-    Do not call it while a job runs on this output. It cannot repair the plan.
+    The next run labels these again. Dropped features are made again by the labelling command with --add-features.
+    Do not call it while a job runs on this output. It cannot repair the plan or features.json.
     """
-    broken = {problem.shard for problem in report.problems if problem.shard is not None}
-    blocks = {problem.block for problem in report.problems if problem.block is not None}
+    broken = _drop(storage, [problem for problem in report.problems if not problem.features])
+    if broken or any(problem.place == CLASS_STATS for problem in report.problems):
+        storage.delete(CLASS_STATS)
+    _drop(features_of(storage), [problem for problem in report.problems if problem.features])
+    return broken
+
+
+def only_features(run: RunRecord) -> bool:
+    """Whether an output keeps features and has no masks."""
+    return "vocabulary" in run.recipe and run.recipe["vocabulary"] is None
+
+
+def _drop(storage: Storage, problems: Sequence[Problem]) -> list[int]:
+    """Drop the commits in `storage` that have problems. Returns their shards."""
+    broken = {problem.shard for problem in problems if problem.shard is not None}
+    blocks = {problem.block for problem in problems if problem.block is not None}
+    if not broken and not blocks:
+        return []
     done = committed(storage)
     for block in sorted(done.segments & (blocks | {block_of(shard) for shard in broken})):
         try:
@@ -77,8 +90,6 @@ def repair(storage: Storage, report: Report) -> list[int]:
         dissolve(storage, block, [commit for shard, commit in found.items() if shard in shards - broken])
     for shard in broken:
         storage.delete(commit_key(shard))
-    if broken or any(problem.place == CLASS_STATS for problem in report.problems):
-        storage.delete(CLASS_STATS)
     return sorted(broken)
 
 
@@ -88,11 +99,9 @@ class _Verification:
         self._manifest = Manifest(storage)
         self._report = Report()
         self._live = ClassSums()  # over all shards, without dead rows
-        self._in_block: dict[int, ClassSums] = defaultdict(ClassSums)  # over each block, with dead rows
-        self._segment: tuple[int, dict[int, Commit]] = (-1, {})
 
     def run(self) -> Report:
-        self._stride = int(require_run(self._storage).recipe.get("confidence_stride", 1))
+        run = require_run(self._storage)
         try:
             parts = self._manifest.plan.parts()
             self._check_plan(parts)
@@ -104,22 +113,13 @@ class _Verification:
         except UNREADABLE as error:
             self._problem(PLAN_FOLDER, f"cannot be read: {error}")
             return self._report
-        self._done = committed(self._storage)
-        planned = parts[-1].shards.stop if parts else 0
-        for shard in sorted(shard for shard in self._done.loose if shard >= planned):
-            self._problem(commit_key(shard), "is the commit of a shard that is not planned", shard)
-        for part in parts:
-            self._check_part(part)
-        for block in sorted(self._done.segments):
-            self._check_segment_sums(block)
-        if left := planned - self._report.shards:
-            self._report.unfinished.append(f"{left} of {planned} shards are not labelled yet")
-        elif not self._report.problems:
-            self._check_class_stats()
+        if not only_features(run):
+            self._check_masks(parts, int(run.recipe.get("confidence_stride", 1)))
+        self._check_features(parts)
         return self._report
 
-    def _problem(self, place: str, what: str, shard: int | None = None, block: int | None = None) -> None:
-        self._report.problems.append(Problem(place, what, shard, block))
+    def _problem(self, place: str, what: str, *, features: bool = False) -> None:
+        self._report.problems.append(Problem(place, what, features=features))
 
     def _check_plan(self, parts: list[PlanPart]) -> None:
         first_shard = 0
@@ -136,75 +136,50 @@ class _Verification:
                     self._problem(PLAN_FOLDER, f"{row.uri!r} is in shard {row.shard} and {what}")
                 live_shard = row.shard
 
-    def _check_part(self, part: PlanPart) -> None:
-        commits = {shard: commit for shard in part.shards if (commit := self._commit(shard)) is not None}
-        if not commits:
-            return
-        images = self._manifest.plan.images(part.part, list(commits))
+    def _check_masks(self, parts: list[PlanPart], stride: int) -> None:
+        def check(shard: int, commit: Commit, images: Sequence[ImageRef]) -> ShardCheck:
+            uris = [image.uri for image in images]
+            return check_shard(self._storage, shard, commit, uris, self._dead.get(shard, ()), stride)
 
-        def check(shard: int) -> ShardCheck:
-            uris = [image.uri for image in images[shard]]
-            return check_shard(self._storage, shard, commits[shard], uris, self._dead.get(shard, ()), self._stride)
+        commits = CommitsCheck(self._manifest, check)
+        for images, found in commits.shards(parts):
+            self._report.shards += 1
+            self._report.images += images
+            if found.live_stats is not None:
+                self._live.add_stats(found.live_stats)
+        self._report.problems += commits.problems
+        planned = num_shards(parts)
+        if left := planned - self._report.shards:
+            self._report.unfinished.append(f"{left} of {planned} shards are not labelled yet")
+        elif not self._report.problems:
+            self._check_class_stats()
 
-        with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
-            for shard, found in zip(commits, pool.map(check, commits), strict=True):
-                self._report.shards += 1
-                self._report.images += len(images[shard])
-                for place, what in found.problems:
-                    self._problem(place, what, shard)
-                if found.stats is not None and found.live_stats is not None:
-                    self._live.add_stats(found.live_stats)
-                    self._in_block[block_of(shard)].add_stats(found.stats)
-
-    def _commit(self, shard: int) -> Commit | None:
-        """The commit of a shard; None if it has none, or a damaged one."""
-        block = block_of(shard)
-        if block in self._done.segments:
-            if self._segment[0] != block:
-                self._segment = block, self._read_segment(block)
-            return self._segment[1].get(shard)
-        if shard not in self._done:
-            return None
+    def _check_features(self, parts: list[PlanPart]) -> None:
+        manifest = features_manifest(self._storage)
+        record_key = f"{FEATURES_FOLDER}/{FEATURES}"
         try:
-            data = self._storage.read(commit_key(shard))
-        except FileNotFoundError:
-            return read_commit(self._storage, shard)  # a compaction has moved it since the listing
-        try:
-            return Commit.from_json(data, commit_key(shard))
-        except UNREADABLE as error:
-            self._problem(commit_key(shard), f"cannot be read: {error}", shard)
-            return None
+            record = read_features_record(self._storage)
+        except ValueError as error:
+            self._problem(record_key, f"cannot be read: {error}", features=True)
+            return
+        if record is None:
+            if len(manifest.committed()):
+                what = "is missing; the labelling command with --add-features writes it again"
+                self._problem(record_key, what, features=True)
+            return
+        codec = record.codec
 
-    def _read_segment(self, block: int) -> dict[int, Commit]:
-        data = self._storage.read(segment_key(block))
-        try:
-            commits = parse_segment(data)
-        except UNREADABLE as error:
-            self._problem(segment_key(block), f"cannot be read: {error}", block=block)
-            return {}
-        if sorted(commits) != list(block_shards(block)):
-            shards = f"{block_shards(block).start} to {block_shards(block).stop - 1}"
-            what = f"has commits of {len(commits)} shards; it must have those of shards {shards}"
-            self._problem(segment_key(block), what, block=block)
-        return commits
+        def check(shard: int, commit: Commit, images: Sequence[ImageRef]) -> ShardCheck:
+            return check_features(manifest.commits, shard, commit, images, codec)
 
-    def _check_segment_sums(self, block: int) -> None:
-        """Check the sums in a segment's footer, unless something else of the block is already broken."""
-        if any(problem.block == block for problem in self._report.problems):
-            return
-        if any(block_of(problem.shard) == block for problem in self._report.problems if problem.shard is not None):
-            return
-        commits = self._read_segment(block).values()
-        wanted = [sum(getattr(commit, name) for commit in commits) for name in ("images", "labelled", "failed")]
-        try:
-            sums = read_sums(self._storage, block)
-        except StorageError:
-            raise
-        except UNREADABLE as error:
-            self._problem(segment_key(block), f"the sums in its footer cannot be read: {error}", block=block)
-            return
-        if [sums.images, sums.labelled, sums.failed] != wanted or sums.classes != self._in_block[block]:
-            self._problem(segment_key(block), "the sums in its footer are not those of its shards", block=block)
+        commits = CommitsCheck(manifest, check)
+        self._report.feature_shards = sum(1 for _ in commits.shards(parts))
+        for problem in commits.problems:
+            place = f"{FEATURES_FOLDER}/{problem.place}"
+            self._report.problems.append(replace(problem, place=place, features=True))
+        planned = num_shards(parts)
+        if left := planned - self._report.feature_shards:
+            self._report.unfinished.append(f"{left} of {planned} shards have no features yet")
 
     def _check_class_stats(self) -> None:
         if not self._storage.exists(CLASS_STATS):

@@ -1,0 +1,10 @@
+"""Label a corpus with another vocabulary, as `proxyclip relabel` does: the script that `ray job submit` starts."""
+
+from __future__ import annotations
+
+import sys
+
+from proxyclip.cli import relabel_job
+
+if __name__ == "__main__":
+    sys.exit(relabel_job())

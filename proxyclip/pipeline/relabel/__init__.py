@@ -1,0 +1,1 @@
+"""How does a labelled corpus get another vocabulary?"""

@@ -1,0 +1,55 @@
+"""Run a relabelling on Ray: join the cluster, embed the vocabularies, give receipts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from proxyclip.dataset.run_record import has_embeddings
+from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data
+from proxyclip.pipeline.relabel.graph import RelabelConfig, TargetConfig, relabel_graph
+from proxyclip.pipeline.relabel.opening import Relabelling, Target
+from proxyclip.pipeline.runner import raise_its_error
+from proxyclip.pipeline.stages.embed import embed_vocabulary
+from proxyclip.pipeline.stages.starts import Starts
+from proxyclip.pipeline.stages.write import Receipt
+
+
+class RayRunner(contextlib.ExitStack):
+    """A cluster that a run has joined, or has started. A started one ends when the runner is closed."""
+
+    def __init__(self, run: Relabelling) -> None:
+        super().__init__()
+        self._run = run
+        self.enter_context(cluster(run.options.address, verbose=run.options.verbose))
+
+    def relabel(self, pending: dict[int, list[int]]) -> Iterator[tuple[int, Receipt]]:
+        """Relabel the shards, in any order."""
+        options = self._run.options
+        configure_data(verbose=options.verbose)
+        num_actors = options.concurrency or max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        targets = tuple(
+            TargetConfig(target.storage.uri, target.config.decode, self._embed(target)) for target in self._run.targets
+        )
+        windows = self._run.targets[0].config.windows
+        config = RelabelConfig(options.source, self._run.input, windows, targets, options.confidence_stride)
+        graph = relabel_graph(list(pending.items()), (config, Starts()), num_actors, actor_resources(0, num_actors))
+        batches: Any = iter(graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+        with contextlib.closing(batches):  # an error here ends the job on the cluster too
+            for batch in batches:
+                for row in batch.to_pylist():
+                    number = row.pop("target")
+                    if row["error"] is not None:
+                        raise_its_error(targets[number].embedded)
+                    yield number, Receipt(**row)
+
+    def _embed(self, target: Target) -> ray.ObjectRef | None:
+        """Start the task that embeds a vocabulary, unless its output has embeddings. The actors wait for it."""
+        if has_embeddings(target.storage):
+            return None
+        task = ray.remote(embed_vocabulary).options(num_cpus=0.25)
+        embedded: ray.ObjectRef = task.remote(target.storage.uri, target.config.model, self._run.weights, "cpu")
+        return embedded

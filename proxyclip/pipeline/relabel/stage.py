@@ -1,0 +1,161 @@
+"""Relabel: an actor that turns the stored features of a shard into committed masks, for one vocabulary or several."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import pyarrow as pa
+import ray
+import torch
+
+from proxyclip.dataset.commits import read_commit
+from proxyclip.dataset.features.record import features_of
+from proxyclip.dataset.features.shards import read_features
+from proxyclip.dataset.rows import Failure, ImageFeatures, LabelledImage
+from proxyclip.dataset.run_record import read_vocabulary
+from proxyclip.dataset.shards import write_shard
+from proxyclip.images.errors import ImageError
+from proxyclip.images.listing import fetch_image, input_storage
+from proxyclip.images.readers import ReaderPool
+from proxyclip.images.sizes import ResizedImage
+from proxyclip.models.decoding.decoder import Decoder
+from proxyclip.models.features import StoredFeatures
+from proxyclip.models.pixels import pixels_on
+from proxyclip.pipeline.features import features_from
+from proxyclip.pipeline.relabel.graph import RECEIPT_SCHEMA, SHARDS_AT_ONCE, RelabelConfig, TargetConfig
+from proxyclip.pipeline.stages.decode import decode_images
+from proxyclip.pipeline.stages.starts import Starts, Turns
+from proxyclip.pipeline.stages.write import Receipt
+from proxyclip.storage.retry import count_retries
+from proxyclip.storage.store import Storage
+from proxyclip.vocabulary.names import Vocabulary
+
+_IMAGE_TIMEOUT_S = 60.0
+
+
+class RelabelShards:
+    """Rows of `graph.PENDING_SCHEMA` to rows of `graph.RECEIPT_SCHEMA`; Ray Data calls it from several threads.
+
+    Any error fails the shard for the outputs that it concerns, where it then stays pending.
+    """
+
+    def __init__(self, config: RelabelConfig, starts: Starts | None = None) -> None:
+        self._config = config
+        self._starts = starts
+        self._turns = Turns(SHARDS_AT_ONCE)
+        self._source = Storage(config.source)
+        core = threading.Lock()  # an actor reserves one core: it decodes one shard while it reads or writes another
+        self._targets = [_Labeller(target, config.confidence_stride, core) for target in config.targets]
+        wants_images = any(target.decode.pamr_steps for target in config.targets)
+        self._images = _Images(config) if wants_images else None
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        torch.set_num_threads(1)  # of this thread
+        receipts = [found for row in rows.to_pylist() for found in self._relabel(row["shard"], row["targets"])]
+        return pa.Table.from_pylist(
+            [{"target": target, **vars(receipt)} for target, receipt in receipts], RECEIPT_SCHEMA
+        )
+
+    def _relabel(self, shard: int, targets: Sequence[int]) -> Iterator[tuple[int, Receipt]]:
+        left = list(targets)
+        try:
+            alone = self._starts is not None and self._starts.count(shard) > 0
+            with self._turns.take(alone=alone):
+                if self._starts is not None:
+                    self._starts.add(shard)
+                with count_retries() as retries:
+                    rows, failures = read_features(self._source, read_commit(features_of(self._source), shard))
+                    images, failures = self._decoded(rows, failures)
+                first = retries.count
+                while left:
+                    yield left[0], self._targets[left[0]].label(shard, images, failures, first)
+                    left, first = left[1:], 0
+        except Exception as problem:  # the run goes on; the driver lists the error
+            error = "".join(traceback.format_exception_only(problem)).strip()
+            for target in left:
+                yield target, Receipt(shard, 0, 0, error, 0)
+
+    def _decoded(
+        self, rows: Sequence[ImageFeatures], failures: list[Failure]
+    ) -> tuple[list[tuple[str, StoredFeatures]], list[Failure]]:
+        """The features of a shard, with its images if they are needed, and the images that cannot be labelled."""
+        images = [(row.uri, features_from(row)) for row in rows]
+        if self._images is None:
+            return images, failures
+        return self._images.added_to(images, failures)
+
+
+class _Labeller:
+    """Writes the shards of one output."""
+
+    def __init__(self, target: TargetConfig, confidence_stride: int, core: threading.Lock) -> None:
+        self._core = core
+        self._output = Storage(target.output)
+        self._embedded = target.embedded
+        self._stride = confidence_stride
+        # PAMR measures differences in units of their spread: mean and deviation of the pixels do not matter.
+        self._decoder = Decoder(target.decode, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        """Read with the first shard: if the storage is down, that costs the shard and not the actor."""
+        if self._embedded is not None:
+            ray.get(self._embedded)
+        return read_vocabulary(self._output)
+
+    def label(
+        self, shard: int, images: Sequence[tuple[str, StoredFeatures]], failures: Sequence[Failure], retried: int
+    ) -> Receipt:
+        """Label, write and commit a shard. retried: storage requests for it that were sent again before."""
+        with count_retries() as retries:
+            try:
+                vocabulary = self._vocabulary
+                with self._core:
+                    labelled = [self._row(uri, features, vocabulary) for uri, features in images]
+                commit = write_shard(self._output, shard, labelled, failures, vocabulary.class_names)
+                receipt = Receipt(shard, commit.labelled, commit.failed, None, 0)
+            except Exception as problem:  # the other outputs go on
+                error = "".join(traceback.format_exception_only(problem)).strip()
+                receipt = Receipt(shard, 0, 0, error, 0)
+        return replace(receipt, retries=retried + retries.count)
+
+    def _row(self, uri: str, features: StoredFeatures, vocabulary: Vocabulary) -> LabelledImage:
+        (labels,) = decode_images(self._decoder, [features], vocabulary, self._stride)
+        return labels.compressed(uri, vocabulary.colours)
+
+
+class _Images:
+    """Reads the images that features were made from."""
+
+    def __init__(self, config: RelabelConfig) -> None:
+        self._storage = input_storage(config.input)
+        self._readers = ReaderPool(SHARDS_AT_ONCE, config.windows, _IMAGE_TIMEOUT_S)
+
+    def added_to(
+        self, images: Sequence[tuple[str, StoredFeatures]], failures: Sequence[Failure]
+    ) -> tuple[list[tuple[str, StoredFeatures]], list[Failure]]:
+        """The features with their images, and a failure for each image that cannot be read any more."""
+        found, failed = [], list(failures)
+        for uri, features in images:
+            image = self._read(uri)
+            if isinstance(image, ResizedImage) and image.original_hw != features.image_hw:
+                image = Failure(uri, "fetch", "fetch_failed", "the image is another one now than its features were of")
+            if isinstance(image, Failure):
+                failed.append(image)
+            else:
+                found.append((uri, replace(features, resized=pixels_on(torch.device("cpu"), image.pixels))))
+        return found, failed
+
+    def _read(self, uri: str) -> ResizedImage | Failure:
+        try:
+            data = fetch_image(self._storage, uri)
+        except ImageError as error:
+            return Failure(uri, "fetch", "fetch_failed", error.reason)
+        try:
+            return self._readers.read(data)
+        except ImageError as error:
+            return Failure(uri, "decode", error.status, error.reason)

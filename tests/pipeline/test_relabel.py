@@ -1,0 +1,212 @@
+"""Relabelling: from the features of a labelled corpus to the masks of other vocabularies."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from labelling import data_files, draw, failures_of, labels
+from safetensors.numpy import save_file
+
+from proxyclip.dataset.commits import committed
+from proxyclip.dataset.features.record import begin_features, features_of
+from proxyclip.dataset.run_record import begin_run
+from proxyclip.dataset.upkeep.clean import clean
+from proxyclip.dataset.upkeep.status import status
+from proxyclip.dataset.upkeep.verify import verify
+from proxyclip.gallery.preview import PreviewOptions, preview
+from proxyclip.pipeline.opening import open_run
+from proxyclip.pipeline.relabel.opening import open_relabelling
+from proxyclip.pipeline.relabel.options import RelabelOptions
+from proxyclip.pipeline.relabel.run import execute, relabel
+from proxyclip.pipeline.relabel.runner import RayRunner
+from proxyclip.pipeline.run import label
+from proxyclip.storage.store import Storage
+from proxyclip.vocabulary.names import Vocabulary
+
+pytestmark = pytest.mark.usefixtures("one_cluster")
+
+TWO = ["red thing; tomato", "all else; grass; sky; water"]
+
+
+@pytest.fixture
+def labelled(options):
+    """The options of a finished run that kept features; one of its images is broken."""
+    (Path(options.input) / "image 004.jpg").write_text("no image")
+    options = dataclasses.replace(options, keep_features=True, codec="exact")
+    assert label(options).exit_code == 3
+    return options
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Another vocabulary."""
+    path = tmp_path / "two.txt"
+    path.write_text("\n".join(TWO))
+    return str(path)
+
+
+@pytest.fixture
+def relabelling(labelled, two, tmp_path):
+    return RelabelOptions(source=labelled.output, output=str(tmp_path / "again"), vocabulary=(two,), concurrency=1)
+
+
+def assert_as_labelled(output, afresh, agreement=0.9995):
+    """The masks are those of a labelling run, but for a few pixels; all else is the same."""
+    expected, found = labels(afresh), labels(output)
+    assert found.keys() == expected.keys()
+    assert np.mean([(found[uri] == mask).mean() for uri, mask in expected.items()]) >= agreement
+    assert failures_of(output) == failures_of(afresh)
+    report = verify(Storage(output))
+    assert (report.problems, report.unfinished) == ([], [])
+
+
+class Interrupted(RayRunner):
+    """Is interrupted after the first shard."""
+
+    def relabel(self, pending):
+        yield from super().relabel(dict(list(pending.items())[:1]))
+        raise KeyboardInterrupt
+
+
+def test_masks_are_those_of_labelling_afresh_and_an_interrupted_run_goes_on(labelled, relabelling, two, tmp_path):
+    afresh = dataclasses.replace(labelled, vocabulary=two, output=str(tmp_path / "afresh"), keep_features=False)
+    assert label(afresh).exit_code == 3
+    undisturbed = dataclasses.replace(relabelling, output=str(tmp_path / "undisturbed"))
+    (summary,) = relabel(undisturbed).values()
+    assert (summary.images, summary.labelled, summary.failed, summary.exit_code) == (11, 10, 1, 3)
+    assert_as_labelled(undisturbed.output, afresh.output)
+    with pytest.raises(KeyboardInterrupt):
+        execute(open_relabelling(relabelling), Interrupted)
+    assert len(committed(Storage(relabelling.output))) == 1
+    (summary,) = relabel(relabelling).values()
+    assert summary.exit_code == 3
+    assert data_files(relabelling.output) == data_files(undisturbed.output)
+    # The rest of the house works on it.
+    assert status(Storage(relabelling.output)).finished
+    assert clean(Storage(relabelling.output), older_than_h=0).orphans == ()
+    assert len(preview(PreviewOptions(relabelling.output, limit=2, sheet=2))) == 3
+    record = json.loads(Path(relabelling.output, "run.json").read_text())
+    assert record["source"] == labelled.output
+    # A finished one starts no Ray and writes nothing.
+    before = {path: path.stat().st_mtime_ns for path in Path(relabelling.output).rglob("*")}
+    execute(open_relabelling(relabelling), make_runner=pytest.fail)
+    assert {path: path.stat().st_mtime_ns for path in Path(relabelling.output).rglob("*")} == before
+
+
+def test_several_vocabularies_and_a_corpus_that_changes(labelled, relabelling, corpus, two, tmp_path):
+    """Own vocabulary, embeddings from the text tower; then images come, change and go."""
+    several = dataclasses.replace(relabelling, vocabulary=(labelled.vocabulary, two))
+    assert [summary.exit_code for summary in relabel(several).values()] == [3, 3]
+    own, other = (str(tmp_path / "again" / name) for name in ("five", "two"))
+    assert_as_labelled(own, labelled.output)
+    draw(corpus, 2, first=20)
+    (corpus / "image 002.jpg").unlink()
+    (corpus / "image 004.jpg").unlink()
+    (corpus / "image 003.jpg").write_bytes((corpus / "image 001.jpg").read_bytes())
+    assert label(labelled).exit_code == 0
+    assert [summary.exit_code for summary in relabel(several).values()] == [0, 0]
+    assert_as_labelled(own, labelled.output)
+    assert labels(other).keys() == labels(own).keys()
+    assert status(Storage(other)).totals == status(Storage(labelled.output)).totals
+
+
+def test_pamr_reads_the_images(labelled, relabelling, corpus, tmp_path):
+    pamr = {"pamr_steps": 2}
+    afresh = dataclasses.replace(labelled, output=str(tmp_path / "afresh"), keep_features=False, **pamr)
+    assert label(afresh).exit_code == 3
+    own = dataclasses.replace(relabelling, vocabulary=(labelled.vocabulary,), **pamr)
+    relabel(own)
+    assert_as_labelled(own.output, afresh.output)
+    (corpus / "image 001.jpg").unlink()
+    again = dataclasses.replace(own, output=str(tmp_path / "without"))
+    relabel(again)
+    assert failures_of(again.output)["image 001.jpg"]["status"] == "fetch_failed"
+
+
+def test_features_can_be_added_later_and_masks_stay(options, two, tmp_path):
+    assert label(options).exit_code == 0
+    masks = data_files(options.output)
+    relabelling = RelabelOptions(options.output, str(tmp_path / "again"), (two,), concurrency=1)
+    with pytest.raises(FileNotFoundError, match="--add-features"):
+        open_relabelling(relabelling)
+    adding = dataclasses.replace(options, add_features=True)
+    assert label(adding).exit_code == 0
+    added = data_files(options.output)
+    assert {name: data for name, data in added.items() if not name.startswith("features/")} == masks
+    kept = dataclasses.replace(options, output=str(tmp_path / "kept"), keep_features=True)
+    assert label(kept).exit_code == 0
+    assert data_files(kept.output) == added
+    assert [summary.exit_code for summary in relabel(relabelling).values()] == [0]
+    # A shard loses its features: it is named, the others are done, and --add-features mends it.
+    lost = next(iter(Path(options.output).glob("features/features/000001-*")))
+    lost.write_bytes(lost.read_bytes()[:-1])
+    broken = dataclasses.replace(relabelling, output=str(tmp_path / "broken"))
+    (summary,) = relabel(broken).values()
+    assert (summary.exit_code, summary.committed, list(summary.shard_errors)) == (1, 3, [1])
+    assert lost.name in summary.shard_errors[1]
+    assert "--add-features" in summary.shard_errors[1]
+    features_of(Storage(options.output)).delete("commits/000001.json")
+    (summary,) = relabel(broken).values()
+    assert "1 shards" in summary.stopped
+    assert "--add-features" in summary.stopped
+    assert label(adding).exit_code == 0
+    (summary,) = relabel(broken).values()
+    assert summary.exit_code == 0
+    assert data_files(broken.output) == data_files(relabelling.output)
+
+
+def test_features_without_any_masks(options, two, tmp_path):
+    only = dataclasses.replace(options, vocabulary=None, add_features=True)
+    assert label(only).exit_code == 0
+    assert not Path(options.output, "masks").exists()
+    relabelling = RelabelOptions(options.output, str(tmp_path / "again"), (two,), concurrency=1)
+    assert [summary.exit_code for summary in relabel(relabelling).values()] == [0]
+    assert verify(Storage(relabelling.output)).images == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": "nowhere"}, "nowhere"),
+        ({"vocabulary": ("voc2",)}, "voc21"),
+        ({"vocabulary": ("voc21", "voc21")}, "Two vocabularies are named 'voc21'"),
+        ({"vocabulary": ("voc21",), "embeddings": "narrow"}, "width 64"),
+        ({"background_threshold": 0.5}, "no background"),
+        ({"output": "source"}, "is the source itself"),
+        ({"max_failures": "many"}, "max-failures"),
+        ({"logit_scale": -1.0}, "logit_scale"),
+    ],
+    ids=str,
+)
+def test_a_relabelling_that_cannot_start_says_why(options, two, change, message, tmp_path):
+    run = open_run(dataclasses.replace(options, keep_features=True))
+    begin_run(run.manifest.storage, run.record("float32"), run.vocabulary.to_json())
+    begin_features(run.manifest.storage, run.features("float32"))
+    if change.get("embeddings"):
+        path = tmp_path / "narrow.safetensors"
+        queries = len(Vocabulary.load("voc21").queries)
+        save_file({"embeddings": np.eye(queries, 12, dtype=np.float32) + 0.1}, path)
+        change = {**change, "embeddings": (str(path),)}
+    if change.get("output"):
+        change = {"output": options.output}
+    given = {"source": options.output, "output": str(tmp_path / "again"), "vocabulary": (two,), **change}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        open_relabelling(RelabelOptions(**given))
+    assert not Path(tmp_path / "again").exists()
+
+
+def test_outputs_are_not_mixed_up(labelled, relabelling, options, tmp_path):
+    """Another vocabulary, another codec, another kind of run on the same output, a source that was relabelled."""
+    relabel(relabelling)
+    with pytest.raises(ValueError, match="vocabulary"):
+        open_relabelling(dataclasses.replace(relabelling, vocabulary=(labelled.vocabulary,)))
+    with pytest.raises(FileNotFoundError, match="itself relabelled"):
+        open_relabelling(dataclasses.replace(relabelling, source=relabelling.output, output=str(tmp_path / "third")))
+    with pytest.raises(ValueError, match="--codec exact"):
+        label(dataclasses.replace(labelled, codec="compact"))
+    with pytest.raises(ValueError, match="features"):
+        label(dataclasses.replace(options, output=relabelling.output, vocabulary=relabelling.vocabulary[0]))
