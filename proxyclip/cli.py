@@ -16,9 +16,9 @@ from tyro.extras import SubcommandApp
 
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.relabel.options import RelabelOptions
+from proxyclip.pipeline.reprocess.options import ReprocessOptions
 
 if TYPE_CHECKING:
-    from proxyclip.dataset.upkeep.status import Status
     from proxyclip.gallery.preview import PreviewOptions
     from proxyclip.pipeline.run import Summary
     from proxyclip.storage.store import Storage
@@ -65,6 +65,26 @@ def relabel(options: Annotated[RelabelOptions, arg(name="")]) -> int:
         _report(summary, output)
     codes = [summary.exit_code for summary in summaries.values()]
     return 1 if 1 in codes else max(codes)
+
+
+@app.command(name="reprocess")
+def reprocess(options: Annotated[ReprocessOptions, arg(name="")]) -> int:
+    """Bring the labels of a corpus up to date: label new images, with every vocabulary of a folder.
+
+    Made to be run again and again by a scheduler. A run with nothing to do ends without starting Ray. Exit codes: 0,
+    all is up to date. 1, something is not: the last lines name it. 2, the command is wrong. 3, all is up to date, but
+    some images failed (with --max-failures this is 0).
+    """
+    from proxyclip.pipeline.reprocess import run
+    from proxyclip.storage.store import public_uri
+
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    done = run.reprocess(options)
+    for line in done.errors():
+        print(line, file=sys.stderr)
+    for line in done.lines(public_uri(options.output.rstrip("/"))):
+        print(line)
+    return done.exit_code
 
 
 @app.command(name="preview")
@@ -124,9 +144,10 @@ def verify(output: Output, repair_: Annotated[FlagCreatePairsOff[bool], arg(name
 def status(output: Output) -> int:
     """Say how far a run is. Works from any machine, also while the run is going on."""
     from proxyclip.dataset.upkeep.status import status as ask
+    from proxyclip.dataset.upkeep.status_text import status_text
 
     found = ask(_storage(output))
-    print(_described(found))
+    print(status_text(found))
     for (kind, reason), count in found.failures.most_common(SHOWN_REASONS):
         print(f"{count:>8}  {kind}: {reason}")
     if len(found.failures) > SHOWN_REASONS:
@@ -214,6 +235,11 @@ def relabel_job() -> int:
     return run_command(lambda: relabel(tyro.cli(RelabelOptions)))
 
 
+def reprocess_job() -> int:
+    """What jobs/reprocess.py runs: the verb `reprocess` as a command of its own."""
+    return run_command(lambda: reprocess(tyro.cli(ReprocessOptions)))
+
+
 def preview_job() -> int:
     """What jobs/preview.py runs: the verb `preview` as a command of its own."""
     from proxyclip.gallery.preview import PreviewOptions
@@ -261,37 +287,6 @@ def _storage(output: str) -> Storage:
     storage = Storage(output)
     require_run(storage)
     return storage
-
-
-def _described(found: Status) -> str:
-    totals = found.totals
-    if not totals.shards:
-        return "Begun; nothing is planned yet."
-    done = totals.labelled + totals.failed
-    lines = [
-        f"{'Features only, no masks: ' if found.only_features else ''}{done:,} of {totals.planned:,} images, "
-        f"{totals.committed:,} of {totals.shards:,} shards; {totals.failed:,} images failed."
-    ]
-    if found.finished:
-        lines.append("Finished.")
-    elif found.last_commit_s is not None:
-        rate = f"{found.images_per_s:.1f} images/s" if found.images_per_s else "rate not known yet"
-        left = f", {_duration(found.left_s)} left" if found.left_s is not None else ""
-        lines.append(f"Not finished: {rate}{left}; the last commit was {_duration(found.last_commit_s)} ago.")
-    else:
-        lines.append("Not finished: nothing is committed yet.")
-    if found.features is not None:
-        lines.append(str(found.features))
-    return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    """A duration in its two largest units."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [f"{count} {unit}" for count, unit in ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")) if count]
-    return " ".join(parts[:2]) or "0 s"
 
 
 if __name__ == "__main__":

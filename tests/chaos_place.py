@@ -39,11 +39,11 @@ class Place:
     """
 
     proxy: FaultProxy
-    corpus: str
     outputs: str
     words: list[str]
     expected: dict[str, bytes]
     duration_s: float
+    held: dict[str, Callable[[int], str]]  # the requests that each hold holds, for a shard
 
     def command(self, output: str) -> list[str]:
         return [*self.words, "--output", output]
@@ -57,12 +57,7 @@ class Place:
         what: "image" or "commit" of a shard: the shards before it can be committed, this one cannot. "listing" of the
         corpus: a new run waits for it before it plans, a resumed one after it has labelled what was planned.
         """
-        paths = {
-            "image": f"GET /{self.corpus.removeprefix('s3://')}/{image_name(shard * SHARD_SIZE + shard % SHARD_SIZE)}",
-            "commit": f"/commits/{shard:06d}.",
-            "listing": "corpus%2F&",
-        }
-        self.proxy.held = paths[what]
+        self.proxy.held = self.held[what](shard)
 
     def release(self) -> None:
         self.proxy.held = ""
@@ -89,7 +84,35 @@ def new_place(proxy: FaultProxy, root: str, outputs: str, folder: Path, cluster:
     words += ["--vocabulary", VOCABULARY, "--embeddings", embeddings, "--shard-size", SHARD_SIZE, "--max-failures", 1]
     words += ["--short-side", 56, "--crop", 56, "--stride", 56, "--threads", 1, "--num-gpus", 0]
     words += ["--address", cluster.address]
-    place = Place(proxy, corpus.uri, outputs, [str(word) for word in words], {}, 0.0)
+    bucket_path = corpus.uri.removeprefix("s3://")
+    held = {
+        "image": lambda shard: f"GET /{bucket_path}/{image_name(shard * SHARD_SIZE + shard % SHARD_SIZE)}",
+        "commit": lambda shard: f"/commits/{shard:06d}.",
+        "listing": lambda shard: "corpus%2F&",
+    }
+    return _undisturbed(Place(proxy, outputs, [str(word) for word in words], {}, 0.0, held), cluster)
+
+
+def new_relabel_place(place: Place, root: str, folder: Path, cluster: ChaosCluster) -> Place:
+    """Label the corpus of a place with features, to an output below `root`, and relabel these undisturbed."""
+    source, embeddings = f"{root}/source", folder / "two.safetensors"
+    ended = run_job(cluster, [*place.command(source), "--keep-features"])
+    assert ended.code == 0, ended.said
+    vocabulary = folder / "two.txt"
+    vocabulary.write_text("grass; lawn\nsomething else; sky; brick")
+    save_file({"embeddings": Segmenter.from_preset("demo").embed(Vocabulary.load(vocabulary))}, embeddings)
+    words = [ROOT / "jobs" / "relabel.py", "--source", source, "--vocabulary", vocabulary, "--embeddings", embeddings]
+    words += ["--max-failures", 1, "--concurrency", 2, "--address", cluster.address]
+    held = {
+        "image": lambda shard: f"source/features/features/{shard:06d}-",
+        "commit": lambda shard: f"/commits/{shard:06d}.",
+        "listing": lambda shard: "plan%2F&",
+    }
+    return _undisturbed(Place(place.proxy, place.outputs, [str(word) for word in words], {}, 0.0, held), cluster)
+
+
+def _undisturbed(place: Place, cluster: ChaosCluster) -> Place:
+    """The place with the files and the duration of a run that nobody disturbs."""
     output, started = place.new_output(), monotonic()
     ended = run_job(cluster, place.command(output))
     assert ended.code == 0, ended.said

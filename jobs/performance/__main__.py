@@ -168,9 +168,9 @@ class Features:
         _print(measure_encoding(self.real, self.device, self.rounds))
         if self.real is not None:
             print(
-                "DeiT-Tiny for both networks, float32, msrc16. Labels are compared with those of the features\n"
-                "that were not encoded (codec none: float32): with the 263 queries of msrc16, which make 16 classes, and\n"
-                "with queries drawn from them, one a class; beyond 263, each is a random mixture of two.\n"
+                "DeiT-Tiny for both networks, float32, msrc16. Labels are compared with those of the features that\n"
+                "were not encoded (codec none: float32): with the 263 queries of msrc16, which make 16 classes,\n"
+                "and with queries drawn from them, one a class; beyond 263, each is a random mixture of two.\n"
             )
             _print(measure_codecs(self.real, self.every))
 

@@ -25,6 +25,8 @@ from proxyclip.dataset.statistics import shard_stats
 from proxyclip.dataset.validate import check_table, leads_out
 from proxyclip.storage.store import Storage
 
+_MEND = "`proxyclip verify --repair` drops such shards, and the next run labels them again."
+
 
 def write_shard(
     storage: Storage,
@@ -73,8 +75,8 @@ def read_masks(storage: Storage) -> Iterator[LabelledImage]:
         yield from (image for image in read_shard(storage, commit)[0] if image.uri not in gone)
 
 
-def read_table(storage: Storage, commit: Commit, kind: str) -> pa.Table:
-    """The file of one kind ("masks", "stats" or "failures"), checked against the commit. Empty if there is none."""
+def read_table(storage: Storage, commit: Commit, kind: str, mend: str = _MEND) -> pa.Table:
+    """The file of one kind, checked against the commit. Empty if there is none. mend: what to do about a broken one."""
     file = commit.files.get(kind)
     if file is None:
         return ALL_KINDS[kind].empty_table()
@@ -84,7 +86,7 @@ def read_table(storage: Storage, commit: Commit, kind: str) -> pa.Table:
         raise ValueError(
             f"{file.key}: the file has {len(data)} bytes with sha256 {sha256[:12]}, but the commit of shard "
             f"{commit.shard} names {file.size_bytes} bytes with sha256 {file.sha256[:12]}. The file was changed after "
-            "it was committed. `proxyclip verify --repair` drops such shards, and the next run labels them again."
+            f"it was committed. {mend}"
         )
     return check_table(pq.read_table(pa.BufferReader(data)), ALL_KINDS[kind], file.key)
 

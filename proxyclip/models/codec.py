@@ -8,6 +8,7 @@ of its basis vector; one that is weaker than the step is left out. zstd takes wh
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,8 @@ import pyarrow as pa
 
 Floats = npt.NDArray[np.float32]
 
-# Heights, widths and numbers of components, then the step of the coefficients.
-_HEAD = struct.Struct("<IIIIf")
+# CRC-32 of all that follows; height, width, E and R; the step of the coefficients.
+_HEAD = struct.Struct("<IIIIIf")
 _ZSTD_LEVEL = 9
 # zstd makes at most this many bytes of one: a block of up to 128 KiB takes at least 4.
 _ZSTD_MOST = 2**15
@@ -36,7 +37,7 @@ class Codec:
     step: float = 0.0
 
 
-CODECS = {codec.name: codec for codec in (Codec("exact", 0.001), Codec("compact", 0.08, 0.01))}
+CODECS = {codec.name: codec for codec in (Codec("exact", 0.001), Codec("compact", 0.08, 0.008))}
 
 # What of a component may be lost, in steps: the error of all basis vectors together, and the weakest component kept.
 # If an image exceeds the bound with the first pair, it gets the next.
@@ -76,7 +77,7 @@ def encode_grid(grid: Floats, codec: str) -> Encoded:
             if error <= level.max_error:
                 return Encoded(codec, data, error)
     height, width, dim = grid.shape
-    data = _HEAD.pack(height, width, dim, 0, 0.0) + _zstd(_planes(grid.astype("<f2")))
+    data = _file((height, width, dim, 0, 0.0), _zstd(_planes(grid.astype("<f2"))))
     return Encoded("exact", data, _largest_error(grid, decode_grid("exact", data)))
 
 
@@ -84,7 +85,9 @@ def decode_grid(codec: str, data: bytes) -> Factors:
     """The inverse of `encode_grid`, without multiplying the factors. Raises ValueError for damaged bytes."""
     step = codec_named(codec).step
     try:
-        height, width, dim, rank, stored_step = _HEAD.unpack_from(data)
+        checksum, height, width, dim, rank, stored_step = _HEAD.unpack_from(data)
+        if zlib.crc32(data[4:]) != checksum:
+            raise ValueError("their checksum is another one")
         size = (height * width + dim) * rank if step else 2 * height * width * dim
         if not 0 < size <= _ZSTD_MOST * len(data):  # before memory is taken for it
             raise ValueError(f"{len(data)} bytes cannot hold patches {(height, width, dim)} of rank {rank}")
@@ -126,8 +129,13 @@ def _compact(grid: Floats, step: float, basis_loss: float, weakest: float) -> by
     # The best coefficients for the rounded basis: it is no longer orthogonal, and weak vectors may have become equal.
     coefficients = np.linalg.pinv(rounded @ rounded.T, rcond=1e-6, hermitian=True) @ (rounded @ patches.T)
     values = np.rint(coefficients / np.float32(step)).clip(-127, 127).astype(np.int8)
-    head = _HEAD.pack(height, width, dim, rank, step)
-    return head + scales.tobytes() + _zstd(basis_values.tobytes() + values.tobytes())
+    body = scales.tobytes() + _zstd(basis_values.tobytes() + values.tobytes())
+    return _file((height, width, dim, rank, step), body)
+
+
+def _file(head: tuple[int, int, int, int, float], body: bytes) -> bytes:
+    checked = _HEAD.pack(0, *head)[4:] + body
+    return struct.pack("<I", zlib.crc32(checked)) + checked
 
 
 def _largest_error(grid: Floats, factors: Factors) -> float:

@@ -61,11 +61,14 @@ def save_features(features: DenseFeatures, path: str | Path, codec: str = "compa
 
 
 def load_features(path: str | Path) -> StoredFeatures:
-    """The features in a file of `save_features`."""
+    """The features in a file of `save_features`. Raises ValueError, with the path, if it is damaged or another file."""
     folder, name = _folder_and_name(path)
-    table = check_table(pq.read_table(pa.BufferReader(folder.read(name))), FEATURES, str(path))
-    (row,) = table.to_pylist()
-    return features_from(ImageFeatures(**row))
+    data = folder.read(name)
+    try:
+        (row,) = check_table(pq.read_table(pa.BufferReader(data)), FEATURES, name).to_pylist()
+        return features_from(ImageFeatures(**row))
+    except (ValueError, TypeError, RuntimeError, OSError, pa.ArrowException) as error:  # as damage happens to hit
+        raise ValueError(f"{path}: the file is damaged, or save_features did not write it: {error}") from error
 
 
 def open_features(output: str) -> FeatureReader:
@@ -123,9 +126,9 @@ def _stored_axis(axis: AxisPlan) -> dict[str, Any]:
 
 
 def _axis(original: int, resized: int, stored: Mapping[str, Any]) -> AxisPlan:
-    return AxisPlan(original, resized, tuple(stored["starts"]), *(stored[name] for name in list(stored)[1:]))
+    return AxisPlan(original, resized, tuple(stored["starts"]), stored["length"], stored["pad_before"], stored["pad_after"])
 
 
 def _folder_and_name(path: str | Path) -> tuple[Storage, str]:
-    folder, _, name = str(path).rpartition("/")
-    return Storage(folder or "."), name
+    folder, slash, name = str(path).rpartition("/")
+    return Storage(folder or slash or "."), name

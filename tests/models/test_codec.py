@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_an_image_that_is_all_but_flat_is_compact(change, dim):
 
 def test_noise_that_cannot_meet_the_bound_is_stored_exactly():
     """With this many dimensions, rounded coefficients alone exceed the bound of compact."""
-    grid = noise_grid(36, 36, 1000)
+    grid = noise_grid(36, 36, 1600)
     encoded = check(grid, "compact")
     assert encoded == encode_grid(grid, "exact")
     assert encoded.codec == "exact"
@@ -155,7 +156,14 @@ def test_what_was_never_features_is_refused(codec, junk):
         decode_grid(codec, junk)
 
 
-SIZES = ("height", "width", "dim", "rank")  # the first four numbers of the file
+SIZES = ("height", "width", "dim", "rank")  # the numbers after the checksum
+
+
+def sealed(data):
+    """The bytes with the checksum that they should have, as somebody would write who has another idea of the sizes."""
+    return struct.pack("<I", zlib.crc32(data[4:])) + data[4:]
+
+
 CLAIMS = [(codec, size, claim) for codec in CODECS for size in SIZES for claim in (0, 2**16, 2**31, 2**32 - 1)]
 
 
@@ -163,24 +171,35 @@ CLAIMS = [(codec, size, claim) for codec in CODECS for size in SIZES for claim i
 def test_sizes_that_the_bytes_cannot_hold_are_refused(codec, size, claim):
     """Before memory is taken for them."""
     data = encode_grid(smooth_grid(4, 5, 24, 3), codec).data
-    sizes = dict(zip(SIZES, struct.unpack_from("<4I", data), strict=True))
+    sizes = dict(zip(SIZES, struct.unpack_from("<4I", data, 4), strict=True))
     assert (sizes["height"], sizes["width"], sizes["dim"]) == (4, 5, 24)
     sizes[size] = claim
     with pytest.raises(ValueError, match=f"features of codec {codec} are damaged"):
-        decode_grid(codec, struct.pack("<4I", *sizes.values()) + data[16:])
+        decode_grid(codec, sealed(data[:4] + struct.pack("<4I", *sizes.values()) + data[20:]))
 
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_all_sizes_at_their_largest_are_refused(codec):
     data = encode_grid(smooth_grid(4, 5, 24, 3), codec).data
     with pytest.raises(ValueError, match="cannot hold"):
-        decode_grid(codec, b"\xff" * 16 + data[16:])
+        decode_grid(codec, sealed(b"\xff" * 20 + data[20:]))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_every_flipped_bit_is_noticed(codec):
+    encoded = encode_grid(smooth_grid(6, 7, 24, 3), codec)
+    rng = random.Random(0)
+    for _ in range(300):
+        data = bytearray(encoded.data)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        with pytest.raises(ValueError, match="damaged"):
+            decode_grid(encoded.codec, bytes(data))
 
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # damaged scales overflow
-def test_damaged_bytes_are_refused_or_give_as_many_numbers(codec, seed):
+def test_damage_under_a_right_checksum_is_refused_or_gives_as_many_numbers(codec, seed):
     """No other exception, and never more numbers than the original's: damage can only swap sizes for their like."""
     grid = smooth_grid(6, 7, 24, 3)
     encoded = encode_grid(grid, codec)
@@ -194,7 +213,7 @@ def test_damaged_bytes_are_refused_or_give_as_many_numbers(codec, seed):
         if rng.random() < 0.2:
             del data[rng.randrange(len(data)) :]
         try:
-            found = decode_grid(encoded.codec, bytes(data))
+            found = decode_grid(encoded.codec, sealed(bytes(data)))
         except ValueError:
             refused += 1
             continue

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from chaos import KILLS, ChaosCluster, Strike, polling_reader, run_job
-from chaos_place import assert_as_expected, chaos_seed, disturb, new_place
+from chaos_place import assert_as_expected, chaos_seed, disturb, new_place, new_relabel_place
 from fault_proxy import KINDS, fault_proxy
 
 from proxyclip.storage import remote
@@ -48,6 +48,13 @@ def place(proxy, cluster, s3, tmp_path_factory):
 def s3_place(place, s3):
     """The same, with outputs in the store."""
     return dataclasses.replace(place, outputs=s3.uri(f"bucket/{uuid.uuid4().hex}"))
+
+
+@pytest.fixture(scope="module")
+def relabel_place(place, cluster, s3, tmp_path_factory):
+    """The same corpus, labelled with features in the store, whose outputs are relabelled ones."""
+    root = s3.uri(f"bucket/{uuid.uuid4().hex}")
+    return new_relabel_place(place, root, tmp_path_factory.mktemp("vocabulary"), cluster)
 
 
 @pytest.fixture
@@ -95,6 +102,17 @@ def test_killed_anywhere_and_resumed_gives_the_same_bytes(cluster, place):
 
 def test_killed_anywhere_over_a_store_that_fails_gives_the_same_bytes(cluster, s3_place, faults):
     disturb(cluster, s3_place, S3_SEED, num_kills=9, faults=faults)
+
+
+@pytest.mark.slow
+def test_relabelling_killed_anywhere_gives_the_same_bytes(cluster, relabel_place):
+    disturb(cluster, relabel_place, chaos_seed(), num_kills=20)
+
+
+@pytest.mark.slow
+def test_relabelling_killed_anywhere_over_a_store_that_fails_gives_the_same_bytes(cluster, relabel_place, s3, faults):
+    s3_place = dataclasses.replace(relabel_place, outputs=s3.uri(f"bucket/{uuid.uuid4().hex}"))
+    disturb(cluster, s3_place, chaos_seed(), num_kills=20, faults=faults)
 
 
 @pytest.mark.slow

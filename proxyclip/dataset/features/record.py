@@ -49,7 +49,10 @@ class FeatureRecord:
         kinds = {"codec": str, "dim": int, "encoder": dict, "settings": dict}
         for name, kind in kinds.items():
             if not isinstance(fields.get(name), kind):
-                raise ValueError(f"{FEATURES}: {name} is {fields.get(name)!r}; it must have type {kind.__name__}.")
+                raise ValueError(
+                    f"{FEATURES}: {name} is {fields.get(name)!r}; it must have type {kind.__name__}. Delete the file; "
+                    "the labelling command with --add-features writes it again."
+                )
         return cls(**{name: fields[name] for name in kinds})
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyarrow as pa
-
 from proxyclip.dataset.commits import Commit
 from proxyclip.dataset.features.record import features_of
 from proxyclip.dataset.rows import Failure, ImageFeatures, failures, failures_table, features_table
 from proxyclip.dataset.shards import commit_tables, read_table
 from proxyclip.storage.store import Storage
+
+_MEND = (
+    "`proxyclip verify --repair` on the output with the features drops such shards, and its labelling command with "
+    "--add-features makes them again."
+)
 
 
 def write_features(output: Storage, shard: int, images: Sequence[ImageFeatures], failed: Sequence[Failure]) -> Commit:
@@ -32,10 +35,10 @@ def read_features(output: Storage, commit: Commit) -> tuple[list[ImageFeatures],
     """
     kept = features_of(output)
     try:
-        rows, failed = (read_table(kept, commit, kind) for kind in ("features", "failures"))
-    except (FileNotFoundError, ValueError, pa.ArrowException) as error:
-        raise type(error)(
-            f"features of shard {commit.shard}: {error} `proxyclip verify --repair` on the source drops them, and its "
-            "labelling command with --add-features makes them again."
-        ) from error
+        rows, failed = (read_table(kept, commit, kind, _MEND) for kind in ("features", "failures"))
+    except FileNotFoundError as error:
+        keys = ", ".join(file.key for file in commit.files.values() if not kept.exists(file.key))
+        raise FileNotFoundError(f"features of shard {commit.shard}: {keys} is missing. {_MEND}") from error
+    except ValueError as error:
+        raise ValueError(f"features of shard {commit.shard}: {error}") from error
     return [ImageFeatures(**row) for row in rows.to_pylist()], failures(failed)
