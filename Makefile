@@ -10,8 +10,11 @@ demo: $(INSTALLED)
 	rm -rf $(DEMO)
 	$(RUN) -m proxyclip.demo.scenes $(DEMO)/images --count 24
 	$(VENV)/bin/proxyclip label --input $(DEMO)/images --output $(DEMO)/labels \
-	  --vocabulary proxyclip/demo/vocabulary.json --preset demo --shard-size 8
+	  --vocabulary proxyclip/demo/vocabulary.json --preset demo --shard-size 8 --keep-features
 	$(VENV)/bin/proxyclip preview $(DEMO)/labels
+	$(VENV)/bin/proxyclip relabel --source $(DEMO)/labels --output $(DEMO)/food-and-animals \
+	  --vocabulary proxyclip/demo/food_and_animals.json
+	$(VENV)/bin/proxyclip preview $(DEMO)/food-and-animals
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=15

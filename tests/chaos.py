@@ -20,7 +20,7 @@ import psutil
 import ray.cluster_utils
 
 from proxyclip.dataset.commits import committed, read_commit
-from proxyclip.dataset.rows import KINDS
+from proxyclip.dataset.rows import ALL_KINDS
 from proxyclip.dataset.shards import read_table
 from proxyclip.storage.store import Storage
 
@@ -180,8 +180,8 @@ def polling_reader(output: str) -> Iterator[Callable[[], int]]:
             while not stop.wait(0.2):
                 for shard in set(committed(storage)) - seen:
                     commit = read_commit(storage, shard)
-                    rows = {kind: read_table(storage, commit, kind).num_rows for kind in KINDS}
-                    assert rows["masks"] == commit.labelled
+                    rows = {kind: read_table(storage, commit, kind).num_rows for kind in ALL_KINDS}
+                    assert rows["masks"] + rows["features"] == commit.labelled
                     assert rows["failures"] == commit.failed
                     seen.add(shard)
         except BaseException as error:

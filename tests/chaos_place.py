@@ -44,6 +44,7 @@ class Place:
     expected: dict[str, bytes]
     duration_s: float
     held: dict[str, Callable[[int], str]]  # the requests that each hold holds, for a shard
+    watched: str = ""  # the folder of the output whose shards are watched
 
     def command(self, output: str) -> list[str]:
         return [*self.words, "--output", output]
@@ -111,13 +112,34 @@ def new_relabel_place(place: Place, root: str, folder: Path, cluster: ChaosClust
     return _undisturbed(Place(place.proxy, place.outputs, [str(word) for word in words], {}, 0.0, held), cluster)
 
 
+def new_reprocess_place(place: Place, root: str, folder: Path, cluster: ChaosCluster) -> Place:
+    """The standing job over the corpus of a place, with two vocabularies in a folder below `root`."""
+    vocabularies = Storage(f"{root}/vocabularies")
+    for name, text in (("grass", "grass; lawn\nsomething else; sky; brick"), ("food", "tomato; lemon\nno food; sand")):
+        vocabularies.write(f"{name}.txt", text.encode())
+        embeddings = Segmenter.from_preset("demo").embed(Vocabulary.from_text(text))
+        save_file({"embeddings": embeddings}, folder / "embeddings")
+        vocabularies.write(f"{name}.safetensors", (folder / "embeddings").read_bytes())
+    words = list(place.words[1:])
+    for option in ("--vocabulary", "--embeddings"):
+        del words[words.index(option) : words.index(option) + 2]
+    words = [str(ROOT / "jobs" / "reprocess.py"), *words, "--vocabularies", vocabularies.uri]
+    held = {
+        "image": lambda shard: place.held["image"](shard) if shard % 2 else f"corpus/features/features/{shard:06d}-",
+        "commit": place.held["commit"],
+        "listing": place.held["listing"],
+    }
+    new = Place(place.proxy, place.outputs, words, {}, 0.0, held, "corpus/features")
+    return _undisturbed(new, cluster)
+
+
 def _undisturbed(place: Place, cluster: ChaosCluster) -> Place:
     """The place with the files and the duration of a run that nobody disturbs."""
     output, started = place.new_output(), monotonic()
     ended = run_job(cluster, place.command(output))
     assert ended.code == 0, ended.said
     place.expected, place.duration_s = files(output), monotonic() - started
-    assert sum(name.startswith("commits/") for name in place.expected) == NUM_SHARDS
+    assert sum(name.startswith(f"{place.watched}/commits/".lstrip("/")) for name in place.expected) == NUM_SHARDS
     return place
 
 
@@ -174,7 +196,7 @@ def disturb(
         output, shard = place.new_output(), rng.randrange(NUM_SHARDS)
         runs = draw_runs(rng, rng.choice(("image", "commit")) if "://" in output else "image")
         code = None
-        with polling_reader(output) as num_seen, faults():
+        with polling_reader(f"{output}/{place.watched}".rstrip("/")) as num_seen, faults():
             while code != 0:
                 run = runs.pop(0) if runs else Run("", ())
                 strikes = [draw_strike(rng, place, run, kill, shard, num_seen) for kill in run.kills]
@@ -198,8 +220,11 @@ def disturb(
 
 def assert_as_expected(output: str, place: Place) -> None:
     """The output verifies, and has the files of the undisturbed one once it is cleaned."""
-    clean(Storage(output), older_than_h=0)
+    runs = [Storage(f"{output}/{key}".removesuffix("/run.json")) for key in place.expected if key.endswith("run.json")]
+    for run in runs:
+        clean(run, older_than_h=0)
     assert files(output) == place.expected
-    report = verify(Storage(output))
-    assert not report.problems
-    assert not report.unfinished
+    for run in runs:
+        report = verify(run)
+        assert not report.problems
+        assert not report.unfinished or report.feature_shards == NUM_SHARDS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from chaos import KILLS, ChaosCluster, Strike, polling_reader, run_job
-from chaos_place import assert_as_expected, chaos_seed, disturb, new_place, new_relabel_place
+from chaos_place import assert_as_expected, chaos_seed, disturb, new_place, new_relabel_place, new_reprocess_place
 from fault_proxy import KINDS, fault_proxy
 
 from proxyclip.storage import remote
@@ -55,6 +55,13 @@ def relabel_place(place, cluster, s3, tmp_path_factory):
     """The same corpus, labelled with features in the store, whose outputs are relabelled ones."""
     root = s3.uri(f"bucket/{uuid.uuid4().hex}")
     return new_relabel_place(place, root, tmp_path_factory.mktemp("vocabulary"), cluster)
+
+
+@pytest.fixture(scope="module")
+def reprocess_place(place, cluster, s3, tmp_path_factory):
+    """The same corpus, whose outputs are those of the standing job."""
+    root = s3.uri(f"bucket/{uuid.uuid4().hex}")
+    return new_reprocess_place(place, root, tmp_path_factory.mktemp("vocabularies"), cluster)
 
 
 @pytest.fixture
@@ -112,6 +119,19 @@ def test_relabelling_killed_anywhere_gives_the_same_bytes(cluster, relabel_place
 @pytest.mark.slow
 def test_relabelling_killed_anywhere_over_a_store_that_fails_gives_the_same_bytes(cluster, relabel_place, s3, faults):
     s3_place = dataclasses.replace(relabel_place, outputs=s3.uri(f"bucket/{uuid.uuid4().hex}"))
+    disturb(cluster, s3_place, chaos_seed(), num_kills=20, faults=faults)
+
+
+@pytest.mark.slow
+def test_reprocessing_killed_anywhere_gives_the_same_bytes(cluster, reprocess_place):
+    disturb(cluster, reprocess_place, chaos_seed(), num_kills=20)
+
+
+@pytest.mark.slow
+def test_reprocessing_killed_anywhere_over_a_store_that_fails_gives_the_same_bytes(
+    cluster, reprocess_place, s3, faults
+):
+    s3_place = dataclasses.replace(reprocess_place, outputs=s3.uri(f"bucket/{uuid.uuid4().hex}"))
     disturb(cluster, s3_place, chaos_seed(), num_kills=20, faults=faults)
 
 

@@ -25,17 +25,18 @@ VOCABULARIES_KEPT = 8
 class Decoder:
     """Labels dense features with the classes of any vocabulary.
 
-    config: used where a call gives none. mean, std: CLIP's, RGB in [0, 1]; PAMR compares pixels normalised by them.
-    device: where it computes; features must lie there. embed: text embeddings (Q, E) of a vocabulary that has none of
-    its own; without it, such a vocabulary raises ValueError.
+    config: used where a call gives none. mean, std: CLIP's, RGB in [0, 1]. PAMR compares pixels normalised by them, in
+    units of their spread, so but for rounding they do not matter. device: where it computes; features must lie there.
+    embed: text embeddings (Q, E) of a vocabulary that has none of its own; without it, such a vocabulary raises
+    ValueError.
     """
 
     def __init__(
         self,
         config: DecodeConfig,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
         device: str | torch.device = "cpu",
         embed: Callable[[Vocabulary], Tensor] | None = None,
     ) -> None:

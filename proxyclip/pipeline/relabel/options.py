@@ -9,6 +9,8 @@ import tyro
 
 from proxyclip.pipeline.options import allowed_failures, unset
 
+MAX_VOCABULARIES = 1000
+
 
 @dataclass(frozen=True)
 class RelabelOptions:
@@ -60,6 +62,10 @@ class RelabelOptions:
     def __post_init__(self) -> None:
         if not self.vocabulary:
             raise ValueError("--vocabulary is missing. Give a bundled name or a file.")
+        if len(self.vocabulary) > MAX_VOCABULARIES:
+            raise ValueError(
+                f"There are {len(self.vocabulary)} --vocabulary; give at most {MAX_VOCABULARIES} in one command."
+            )
         if self.embeddings and len(self.embeddings) != len(self.vocabulary):
             raise ValueError(
                 f"There are {len(self.vocabulary)} --vocabulary and {len(self.embeddings)} --embeddings; give one file "

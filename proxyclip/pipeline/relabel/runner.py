@@ -10,7 +10,7 @@ import ray
 
 from proxyclip.dataset.run_record import has_embeddings
 from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data
-from proxyclip.pipeline.relabel.graph import RelabelConfig, TargetConfig, relabel_graph
+from proxyclip.pipeline.relabel.graph import SHARDS_PER_WAVE, RelabelConfig, TargetConfig, relabel_graph
 from proxyclip.pipeline.relabel.opening import Relabelling, Target
 from proxyclip.pipeline.runner import raise_its_error
 from proxyclip.pipeline.stages.embed import embed_vocabulary
@@ -36,15 +36,18 @@ class RayRunner(contextlib.ExitStack):
         )
         windows = self._run.targets[0].config.windows
         config = RelabelConfig(options.source, self._run.input, windows, targets, options.confidence_stride)
-        graph = relabel_graph(list(pending.items()), (config, Starts()), num_actors, actor_resources(0, num_actors))
-        batches: Any = iter(graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-        with contextlib.closing(batches):  # an error here ends the job on the cluster too
-            for batch in batches:
-                for row in batch.to_pylist():
-                    number = row.pop("target")
-                    if row["error"] is not None:
-                        raise_its_error(targets[number].embedded)
-                    yield number, Receipt(**row)
+        shards, arguments = list(pending.items()), (config, Starts())
+        for first in range(0, len(shards), SHARDS_PER_WAVE):
+            wave = shards[first : first + SHARDS_PER_WAVE]
+            graph = relabel_graph(wave, arguments, num_actors, actor_resources(0, num_actors))
+            batches: Any = iter(graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+            with contextlib.closing(batches):  # an error here ends the job on the cluster too
+                for batch in batches:
+                    for row in batch.to_pylist():
+                        number = row.pop("target")
+                        if row["error"] is not None:
+                            raise_its_error(targets[number].embedded)
+                        yield number, Receipt(**row)
 
     def _embed(self, target: Target) -> ray.ObjectRef | None:
         """Start the task that embeds a vocabulary, unless its output has embeddings. The actors wait for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -27,8 +28,9 @@ from proxyclip.models.features import StoredFeatures
 from proxyclip.models.pixels import pixels_on
 from proxyclip.pipeline.features import features_from
 from proxyclip.pipeline.relabel.graph import RECEIPT_SCHEMA, SHARDS_AT_ONCE, RelabelConfig, TargetConfig
+from proxyclip.pipeline.relabel.options import MAX_VOCABULARIES
 from proxyclip.pipeline.stages.decode import decode_images
-from proxyclip.pipeline.stages.starts import Starts, Turns
+from proxyclip.pipeline.stages.starts import Starts
 from proxyclip.pipeline.stages.write import Receipt
 from proxyclip.storage.retry import count_retries
 from proxyclip.storage.store import Storage
@@ -44,12 +46,11 @@ class RelabelShards:
     """
 
     def __init__(self, config: RelabelConfig, starts: Starts | None = None) -> None:
-        self._config = config
-        self._starts = starts
-        self._turns = Turns(SHARDS_AT_ONCE)
         self._source = Storage(config.source)
-        core = threading.Lock()  # an actor reserves one core: it decodes one shard while it reads or writes another
-        self._targets = [_Labeller(target, config.confidence_stride, core) for target in config.targets]
+        core = _Core(starts)
+        self._targets = [
+            _Labeller(number, target, config.confidence_stride, core) for number, target in enumerate(config.targets)
+        ]
         wants_images = any(target.decode.pamr_steps for target in config.targets)
         self._images = _Images(config) if wants_images else None
 
@@ -63,17 +64,13 @@ class RelabelShards:
     def _relabel(self, shard: int, targets: Sequence[int]) -> Iterator[tuple[int, Receipt]]:
         left = list(targets)
         try:
-            alone = self._starts is not None and self._starts.count(shard) > 0
-            with self._turns.take(alone=alone):
-                if self._starts is not None:
-                    self._starts.add(shard)
-                with count_retries() as retries:
-                    rows, failures = read_features(self._source, read_commit(features_of(self._source), shard))
-                    images, failures = self._decoded(rows, failures)
-                first = retries.count
-                while left:
-                    yield left[0], self._targets[left[0]].label(shard, images, failures, first)
-                    left, first = left[1:], 0
+            with count_retries() as retries:
+                rows, failures = read_features(self._source, read_commit(features_of(self._source), shard))
+                images, failures = self._decoded(rows, failures)
+            first = retries.count
+            while left:
+                yield left[0], self._targets[left[0]].label(shard, images, failures, first)
+                left, first = left[1:], 0
         except Exception as problem:  # the run goes on; the driver lists the error
             error = "".join(traceback.format_exception_only(problem)).strip()
             for target in left:
@@ -89,16 +86,37 @@ class RelabelShards:
         return self._images.added_to(images, failures)
 
 
-class _Labeller:
-    """Writes the shards of one output."""
+class _Core:
+    """The core that an actor reserves: one shard is decoded on it while another is read or written.
 
-    def __init__(self, target: TargetConfig, confidence_stride: int, core: threading.Lock) -> None:
+    It counts how often each shard was begun for each output, so that one that kills its actor is set aside.
+    """
+
+    def __init__(self, starts: Starts | None) -> None:
+        self._lock = threading.Lock()
+        self._starts = starts
+
+    @contextlib.contextmanager
+    def decoding(self, shard: int, target: int) -> Iterator[None]:
+        """Raises RuntimeError for a shard that was begun too often."""
+        with self._lock:
+            if self._starts is not None:
+                number = shard * MAX_VOCABULARIES + target
+                self._starts.count(number)
+                self._starts.add(number)
+            yield
+
+
+class _Labeller:
+    """Writes the shards of one output. number: its place among the outputs."""
+
+    def __init__(self, number: int, target: TargetConfig, confidence_stride: int, core: _Core) -> None:
+        self._number = number
         self._core = core
         self._output = Storage(target.output)
         self._embedded = target.embedded
         self._stride = confidence_stride
-        # PAMR measures differences in units of their spread: mean and deviation of the pixels do not matter.
-        self._decoder = Decoder(target.decode, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        self._decoder = Decoder(target.decode)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -114,7 +132,7 @@ class _Labeller:
         with count_retries() as retries:
             try:
                 vocabulary = self._vocabulary
-                with self._core:
+                with self._core.decoding(shard, self._number):
                     labelled = [self._row(uri, features, vocabulary) for uri, features in images]
                 commit = write_shard(self._output, shard, labelled, failures, vocabulary.class_names)
                 receipt = Receipt(shard, commit.labelled, commit.failed, None, 0)
