@@ -1,0 +1,10 @@
+"""Bring the labels of a corpus up to date, as `proxyclip reprocess` does: the script that a scheduler starts."""
+
+from __future__ import annotations
+
+import sys
+
+from proxyclip.cli import reprocess_job
+
+if __name__ == "__main__":
+    sys.exit(reprocess_job())

@@ -1,0 +1,1 @@
+"""How do labels stay up to date, when images and vocabularies come, change and go?"""
