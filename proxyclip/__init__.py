@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from proxyclip.models.segmenter import Segmenter
     from proxyclip.pipeline.features import load_features, open_features, save_features
     from proxyclip.pipeline.options import LabelOptions
+    from proxyclip.pipeline.relabel.options import RelabelOptions
+    from proxyclip.pipeline.relabel.run import relabel
+    from proxyclip.pipeline.reprocess.options import ReprocessOptions
+    from proxyclip.pipeline.reprocess.run import reprocess
     from proxyclip.pipeline.run import Summary, label
     from proxyclip.recipes.presets import PRESETS
     from proxyclip.vocabulary.names import Vocabulary, VocabularyError
@@ -30,6 +34,10 @@ _HOMES = {
     "Segmentation": "models.features",
     "StoredFeatures": "models.features",
     "Segmenter": "models.segmenter",
+    "RelabelOptions": "pipeline.relabel.options",
+    "relabel": "pipeline.relabel.run",
+    "ReprocessOptions": "pipeline.reprocess.options",
+    "reprocess": "pipeline.reprocess.run",
     "Summary": "pipeline.run",
     "label": "pipeline.run",
     "load_features": "pipeline.features",
@@ -47,6 +55,8 @@ __all__ = [
     "DenseFeatures",
     "LabelOptions",
     "ModelConfig",
+    "RelabelOptions",
+    "ReprocessOptions",
     "Segmentation",
     "Segmenter",
     "SegmenterConfig",
@@ -58,6 +68,8 @@ __all__ = [
     "label",
     "load_features",
     "open_features",
+    "relabel",
+    "reprocess",
     "save_features",
 ]
 

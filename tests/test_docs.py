@@ -20,7 +20,9 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "cluster" / "README.md",
 ]
-REFERENCE = [ROOT / "docs" / f"{name}.md" for name in ("output", "presets", "relabelling", "running", "speed", "vocabularies")]
+REFERENCE = [
+    ROOT / "docs" / f"{name}.md" for name in ("output", "presets", "relabelling", "running", "speed", "vocabularies")
+]
 OTHER_OPTIONS = {"repair", "older-than-h", "dry-run", "device", "help"}
 
 
@@ -56,7 +58,9 @@ def test_files_that_are_named_are_there(page):
 
 @pytest.mark.parametrize("page", REFERENCE, ids=name)
 def test_options_that_are_named_are_there(page):
-    fields = {field.name for kind in (LabelOptions, RelabelOptions, PreviewOptions) for field in dataclasses.fields(kind)}
+    fields = {
+        field.name for kind in (LabelOptions, RelabelOptions, PreviewOptions) for field in dataclasses.fields(kind)
+    }
     known = {field.replace("_", "-") for field in fields} | OTHER_OPTIONS
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", page.read_text()))
     assert named - known == set()

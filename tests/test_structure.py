@@ -92,6 +92,8 @@ def test_a_folder_holds_at_most_a_dozen_files_and_asks_one_question():
         "proxyclip.dataset.shards",
         "proxyclip.dataset.manifest",
         "proxyclip.pipeline.opening",
+        "proxyclip.pipeline.relabel.opening",
+        "proxyclip.pipeline.reprocess.run",
     ],
 )
 def test_what_runs_before_work_starts_loads_neither_torch_nor_ray(module):

@@ -126,7 +126,9 @@ def _stored_axis(axis: AxisPlan) -> dict[str, Any]:
 
 
 def _axis(original: int, resized: int, stored: Mapping[str, Any]) -> AxisPlan:
-    return AxisPlan(original, resized, tuple(stored["starts"]), stored["length"], stored["pad_before"], stored["pad_after"])
+    return AxisPlan(
+        original, resized, tuple(stored["starts"]), stored["length"], stored["pad_before"], stored["pad_after"]
+    )
 
 
 def _folder_and_name(path: str | Path) -> tuple[Storage, str]:
