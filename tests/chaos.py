@@ -27,6 +27,7 @@ from proxyclip.storage.store import Storage
 Kill = str  # one of KILLS
 KILLS = ("driver", "actor", "worker", "node")
 DEADLINE_S = 600  # for a run, on any machine; only a run that hangs reaches it
+NOBODY_S = 60  # a run whose last shard is held has no actors any more: then nobody is killed
 
 # Ray Data keeps what a killed driver has claimed of the cluster for this long; with its default of three minutes, all
 # runs after the first would wait.
@@ -113,7 +114,7 @@ def run_job(
     """Start a job, carry out the strikes one after the other, release what holds it, and wait for its end.
 
     command: a script and its arguments. A job that is held cannot end before it is released, however fast the machine
-    is. If Ray gives up after a strike, the job ends with an error, and the strikes that are left are not carried out.
+    is. A strike is left out if there is nobody to kill for NOBODY_S, or if Ray has given up and the job has ended.
     """
     kills: list[Kill] = []
     rng = random.Random(seed)
@@ -125,8 +126,9 @@ def run_job(
         deadline = started + DEADLINE_S
         job.start()
 
-        def wait_until(ready: Callable[[], bool]) -> bool:
-            while job.is_alive() and monotonic() < deadline:
+        def wait_until(ready: Callable[[], bool], limit_s: float = DEADLINE_S) -> bool:
+            until = min(deadline, monotonic() + limit_s)
+            while job.is_alive() and monotonic() < until:
                 if ready():
                     return True
                 job.join(0.05)
@@ -135,7 +137,7 @@ def run_job(
         for strike in strikes:
             if wait_until(strike.ready):
                 job.join(strike.after_s)
-                if wait_until(lambda kill=strike.kill: _strike(cluster, kill, job, rng)):
+                if wait_until(lambda kill=strike.kill: _strike(cluster, kill, job, rng), NOBODY_S):
                     kills.append(strike.kill)
         if release is not None:
             release()

@@ -214,7 +214,7 @@ def disturb(
                 kills.update(ended.kills)
                 what = f"{', '.join(ended.kills) or 'nothing'} killed, held by {run.hold or 'nothing'}"
                 print(f"run {num_runs}: {what}, exit code {code} after {ended.duration_s:.1f} s, {num_seen()} shards")
-                assert bool(ended.kills) == bool(strikes), ended.said
+                assert ended.kills or not strikes or "driver" not in run.kills, ended.said
                 assert code in (0, 1, -9), ended.said
                 assert hung <= 1 + num_runs // 30, ended.said
                 assert num_runs < 2 * num_kills + 30, ended.said
