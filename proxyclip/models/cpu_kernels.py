@@ -42,7 +42,7 @@ def network_kernels(device: torch.device) -> AbstractContextManager[Any]:
     """
     if device.type != "cpu":
         return contextlib.nullcontext()
-    _keep_memory()
+    keep_memory()
     matmuls = {function: partial(_matmul, function) for function in _MATMULS}
     return TorchCalls({F.linear: PackedLinear(), F.scaled_dot_product_attention: _attention, **matmuls})
 
@@ -77,7 +77,7 @@ def _matmul(original: Any, *args: Any, **kwargs: Any) -> Any:
     return original(*args, **kwargs)
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Make the C library keep up to 256 MiB of freed memory for the next tensors.
 
     By default glibc returns the memory of every large tensor to the system, and new pages cost more time than the

@@ -23,6 +23,7 @@ from proxyclip.images.errors import ImageError
 from proxyclip.images.listing import fetch_image, input_storage
 from proxyclip.images.readers import ReaderPool
 from proxyclip.images.sizes import ResizedImage
+from proxyclip.models.cpu_kernels import keep_memory
 from proxyclip.models.decoding.decoder import Decoder
 from proxyclip.models.features import StoredFeatures
 from proxyclip.models.pixels import pixels_on
@@ -46,6 +47,7 @@ class RelabelShards:
     """
 
     def __init__(self, config: RelabelConfig, starts: Starts | None = None) -> None:
+        keep_memory()
         self._source = Storage(config.source)
         core = _Core(starts)
         self._targets = [
