@@ -104,11 +104,11 @@ def test_one_that_is_killed_halfway_costs_nothing(kill, cluster, place):
 
 def test_killed_anywhere_and_resumed_gives_the_same_bytes(cluster, place):
     """With the tests above and the next, thirty kills."""
-    disturb(cluster, place, SEED, num_kills=17)
+    disturb(cluster, place, SEED, num_kills=16)
 
 
 def test_killed_anywhere_over_a_store_that_fails_gives_the_same_bytes(cluster, s3_place, faults):
-    disturb(cluster, s3_place, S3_SEED, num_kills=9, faults=faults)
+    disturb(cluster, s3_place, S3_SEED, num_kills=10, faults=faults)
 
 
 @pytest.mark.slow

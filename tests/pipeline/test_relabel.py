@@ -114,6 +114,7 @@ def test_several_vocabularies_and_a_corpus_that_changes(labelled, relabelling, c
     assert status(Storage(other)).totals == status(Storage(labelled.output)).totals
 
 
+@pytest.mark.slow
 def test_pamr_reads_the_images(labelled, relabelling, corpus, tmp_path):
     pamr = {"pamr_steps": 2}
     afresh = dataclasses.replace(labelled, output=str(tmp_path / "afresh"), keep_features=False, **pamr)

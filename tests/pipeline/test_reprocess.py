@@ -203,6 +203,7 @@ def test_a_run_uses_what_it_read_and_does_not_overtake_a_newer_one(options, fold
     assert (done.unchanged, done.gone) == (["city"], ["land"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_cluster")
 def test_killed_before_a_version_is_current_and_while_an_old_one_is_deleted(options, folder, monkeypatch, no_ray):
     options = dataclasses.replace(options, keep_versions=1)
@@ -248,6 +249,7 @@ def test_killed_before_a_version_is_current_and_while_an_old_one_is_deleted(opti
     assert {path.name for path in Path(options.labels, "city").iterdir()} == {new["version"], "current.json"}
 
 
+@pytest.mark.slow
 def test_over_s3_as_a_scheduler_starts_it(corpus, folder, s3, options, no_ray):
     give(folder, "city", ["road", "house"], seed=1)
     give(folder, "wrong", ["cat", "cat"])
