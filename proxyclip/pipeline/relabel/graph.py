@@ -8,16 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import ray.data
-from ray.data import ActorPoolStrategy
 
 from proxyclip.config import DecodeConfig, WindowConfig
+from proxyclip.pipeline.stages.graph import actor_pool
 from proxyclip.pipeline.stages.write import RECEIPT_SCHEMA as _RECEIPT
 
 PENDING_SCHEMA = pa.schema([("shard", pa.int64()), ("targets", pa.list_(pa.int32()))])
 RECEIPT_SCHEMA = pa.schema([("target", pa.int32()), *_RECEIPT])
-
-# Shards that an actor works on: one is read or written while the other is decoded.
-SHARDS_AT_ONCE = 2
 
 # Shards of one Ray Dataset. This bounds what the driver and Ray's scheduler hold; actors start anew for each.
 SHARDS_PER_WAVE = 10_000
@@ -73,14 +70,7 @@ def relabel_graph(
         fn_constructor_args=arguments,
         batch_size=1,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(
-            min_size=1,
-            max_size=num_actors,
-            initial_size=num_actors,
-            max_tasks_in_flight_per_actor=SHARDS_AT_ONCE + 1,
-            max_concurrent_calls_per_actor=SHARDS_AT_ONCE,
-            enable_true_multi_threading=True,
-        ),
+        compute=actor_pool(num_actors),
         **resources,
     )
     return graph

@@ -28,8 +28,9 @@ from proxyclip.models.decoding.decoder import Decoder
 from proxyclip.models.features import StoredFeatures
 from proxyclip.models.pixels import pixels_on
 from proxyclip.pipeline.features import features_from
-from proxyclip.pipeline.relabel.graph import RECEIPT_SCHEMA, SHARDS_AT_ONCE, RelabelConfig, TargetConfig
+from proxyclip.pipeline.relabel.graph import RECEIPT_SCHEMA, RelabelConfig, TargetConfig
 from proxyclip.pipeline.relabel.options import MAX_VOCABULARIES
+from proxyclip.pipeline.stages.actor import SHARDS_AT_ONCE
 from proxyclip.pipeline.stages.decode import decode_images
 from proxyclip.pipeline.stages.starts import Starts
 from proxyclip.pipeline.stages.write import Receipt

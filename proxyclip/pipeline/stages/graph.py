@@ -43,15 +43,20 @@ def label_graph(
             fn_constructor_args=label_arguments,
             batch_size=1,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(
-                min_size=1,
-                max_size=num_actors,
-                initial_size=num_actors,
-                max_tasks_in_flight_per_actor=SHARDS_AT_ONCE + 1,
-                max_concurrent_calls_per_actor=SHARDS_AT_ONCE,
-                enable_true_multi_threading=True,
-            ),
+            compute=actor_pool(num_actors),
             **actor_resources,
         )
         .map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=0.25)
+    )
+
+
+def actor_pool(num_actors: int) -> ActorPoolStrategy:
+    """Actors that work on several shards at once, in threads; one more shard waits at each."""
+    return ActorPoolStrategy(
+        min_size=1,
+        max_size=num_actors,
+        initial_size=num_actors,
+        max_tasks_in_flight_per_actor=SHARDS_AT_ONCE + 1,
+        max_concurrent_calls_per_actor=SHARDS_AT_ONCE,
+        enable_true_multi_threading=True,
     )
