@@ -87,10 +87,11 @@ def _decode_tiles(
     decoded = _empty(stitch)
     for rows, columns, logits in stitch.tiles(queries, logit_scale, at_once):
         by_class = queries.classes.maximum(logits)
-        peak = by_class.amax(dim=-1, keepdim=True)
+        best, index = by_class.max(dim=-1, keepdim=True)
+        peak = best  # of all classes
         if allowed is not None:
             by_class = by_class.masked_fill(~allowed[queries.classes.order], -torch.inf)
-        best, index = by_class.max(dim=-1, keepdim=True)
+            best, index = by_class.max(dim=-1, keepdim=True)
         winner = queries.classes.winner(by_class, best, index)
         second = _runner_up(by_class, index, dim=-1)
         total = (logits - peak).exp_().sum(dim=-1, keepdim=True)
