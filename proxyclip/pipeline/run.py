@@ -97,10 +97,17 @@ def execute(run: Run, make_runner: Callable[[Run], Runner] | None = None) -> Sum
     return finish(run.manifest, execution.summary, with_stats=not run.options.add_features)
 
 
-def _on_ray(run: Run) -> Runner:
-    # For so many seconds Ray Data keeps the cores that a killed driver has claimed, and a run resumed on the same
-    # cluster waits; its own value is 180. A living driver claims them again every 10 s. Read when it is imported.
+def prepare_ray() -> None:
+    """What must be set before Ray is imported.
+
+    For so many seconds Ray Data keeps the cores that a killed driver has claimed, and a run resumed on the same cluster
+    waits; its own value is 180. A living driver claims them again every 10 s.
+    """
     os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "30")
+
+
+def _on_ray(run: Run) -> Runner:
+    prepare_ray()
     from proxyclip.pipeline.runner import RayRunner  # importing Ray takes as long as a finished run
 
     return RayRunner(run)

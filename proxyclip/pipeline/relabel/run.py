@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +14,7 @@ from proxyclip.pipeline.options import allowed_failures
 from proxyclip.pipeline.progress import RunProgress
 from proxyclip.pipeline.relabel.opening import Relabelling, Target, open_relabelling
 from proxyclip.pipeline.relabel.options import RelabelOptions
-from proxyclip.pipeline.run import ERRORS_IN_A_ROW, Summary, finish
+from proxyclip.pipeline.run import ERRORS_IN_A_ROW, Summary, finish, prepare_ray
 from proxyclip.pipeline.stages.write import Receipt
 from proxyclip.storage.retry import count_retries
 from proxyclip.storage.store import public_uri
@@ -121,7 +120,7 @@ def _relabel(run: Relabelling, runner: Runner, pending: dict[int, list[int]], su
 
 
 def _on_ray(run: Relabelling) -> Runner:
-    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "30")  # as in pipeline.run
+    prepare_ray()
     from proxyclip.pipeline.relabel.runner import RayRunner  # importing Ray takes as long as a finished run
 
     return RayRunner(run)

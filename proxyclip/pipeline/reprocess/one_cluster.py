@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 
 from proxyclip.pipeline import run as labelling
 from proxyclip.pipeline.opening import Run
@@ -37,7 +36,7 @@ class OneCluster(contextlib.ExitStack):
     def _start(self) -> None:
         if self._started:
             return
-        os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "30")  # as in pipeline.run
+        labelling.prepare_ray()
         from proxyclip.pipeline.cluster import cluster  # importing Ray takes as long as a run with nothing to do
 
         self.enter_context(cluster(self._address, verbose=self._verbose))
