@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from proxyclip.cli import label_job
+from proxyclip.cli import run_job
 
 if __name__ == "__main__":
-    sys.exit(label_job())
+    sys.exit(run_job("label"))

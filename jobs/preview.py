@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from proxyclip.cli import preview_job
+from proxyclip.cli import run_job
 
 if __name__ == "__main__":
-    sys.exit(preview_job())
+    sys.exit(run_job("preview"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from proxyclip.cli import relabel_job
+from proxyclip.cli import run_job
 
 if __name__ == "__main__":
-    sys.exit(relabel_job())
+    sys.exit(run_job("relabel"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 from PIL import Image
@@ -14,23 +13,12 @@ from proxyclip.dataset.masks import mask_from_png
 from proxyclip.dataset.run_record import read_names, require_run
 from proxyclip.dataset.shards import read_masks
 from proxyclip.gallery.contact_sheet import Tile, contact_sheet
+from proxyclip.gallery.options import PreviewOptions
 from proxyclip.images.listing import fetch_image, input_storage
 from proxyclip.images.reading import read_pixels
 from proxyclip.storage.store import Storage
 from proxyclip.vocabulary.names import ignore_label
 from proxyclip.vocabulary.palette import overlay
-
-
-@dataclass(frozen=True)
-class PreviewOptions:
-    """Draw the first images of a run with their masks, into OUTPUT/preview/. The run need not be finished."""
-
-    output: str
-    """The output of the labelling job: a folder or s3://BUCKET/PREFIX."""
-    limit: int = 24
-    """How many images to draw."""
-    sheet: int = 12
-    """How many of them go on the contact sheet."""
 
 
 def preview(options: PreviewOptions) -> list[str]:

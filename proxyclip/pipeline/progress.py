@@ -12,22 +12,25 @@ LINE_INTERVAL_S = 10.0
 
 
 class RunProgress:
-    """Counts images as shards are committed. done, failed: images of earlier runs on the same output."""
+    """Counts images as shards are committed.
 
-    def __init__(self, num_images: int, done: int, failed: int) -> None:
+    done, failed: images of earlier runs on the same output. verb: what the bar says is done to them.
+    """
+
+    def __init__(self, num_images: int, done: int, failed: int, *, verb: str = "labelling") -> None:
         self.num_images = num_images
         self.done = self._before = done
         self.failed = failed
         self._started = self._last_line = time.monotonic()
         self._bar = Progress(
-            TextColumn("labelling"),
+            TextColumn(verb),
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f} images, {task.fields[rate]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._task = self._bar.add_task("labelling", total=num_images, completed=done, rate="starting")
+        self._task = self._bar.add_task(verb, total=num_images, completed=done, rate="starting")
 
     def __enter__(self) -> RunProgress:
         if self._bar.console.is_terminal:

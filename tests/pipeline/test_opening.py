@@ -107,7 +107,7 @@ def test_a_mistake_is_told_without_torch_and_ray(options, mistake, tmp_path):
     change, told = MISTAKES[mistake]
     words = command(dataclasses.replace(options, **change))[2:]
     code = (
-        "import sys; from proxyclip.cli import label_job; code = label_job(); "
+        "import sys; from proxyclip.cli import run_job; code = run_job('label'); "
         "print([name for name in ('torch', 'ray', 'open_clip', 'timm') if name in sys.modules]); sys.exit(code)"
     )
     run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)

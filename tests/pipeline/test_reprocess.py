@@ -13,7 +13,7 @@ import pytest
 from labelling import NAMES, ROOT, data_files, draw, files
 from safetensors.numpy import save_file
 
-from proxyclip.cli import reprocess_job
+from proxyclip.cli import run_job
 from proxyclip.dataset.run_record import read_names
 from proxyclip.dataset.upkeep.status import status
 from proxyclip.dataset.upkeep.verify import verify
@@ -285,7 +285,7 @@ def test_what_cannot_start_says_what_to_do(options, folder, monkeypatch, capsys)
     words = ["reprocess.py", "--input", options.input, "--vocabularies", str(folder), "--output", options.output]
     monkeypatch.setattr(sys, "argv", words)
     (folder / "notes.md").write_text("none yet")
-    assert reprocess_job() == 2
+    assert run_job("reprocess") == 2
     assert "has no vocabulary among 1 files. Put a .txt, .json or .yaml file there" in capsys.readouterr().err
     give(folder, "city", ["road"])
     for change, message in (

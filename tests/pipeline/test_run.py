@@ -17,7 +17,7 @@ from labelling import NAMES, command, data_files, draw, draw_mixed, labels
 from PIL import Image
 from safetensors.numpy import save_file
 
-from proxyclip.cli import label_job
+from proxyclip.cli import run_job
 from proxyclip.dataset.masks import confidence_from_png, mask_from_png
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.shards import read_masks
@@ -44,7 +44,7 @@ def main(monkeypatch):
 
     def run(argv):
         monkeypatch.setattr(sys, "argv", argv)
-        return label_job()
+        return run_job("label")
 
     return run
 
@@ -91,7 +91,7 @@ def test_a_finished_run_starts_no_cluster_and_writes_nothing(options):
 def test_a_finished_run_imports_neither_torch_nor_ray(options):
     label(options)
     code = (
-        "import sys; from proxyclip.cli import label_job; code = label_job(); "
+        "import sys; from proxyclip.cli import run_job; code = run_job('label'); "
         "print([name for name in ('torch', 'ray') if name in sys.modules]); sys.exit(code)"
     )
     run = subprocess.run([sys.executable, "-c", code, *command(options)[2:]], capture_output=True, text=True)

@@ -1,0 +1,1 @@
+"""Who reads the labels again, and how far did they get?"""

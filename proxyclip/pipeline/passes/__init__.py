@@ -1,0 +1,1 @@
+"""How does something go over every shard of a labelled output?"""

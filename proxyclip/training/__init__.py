@@ -1,0 +1,1 @@
+"""What learns from it? Loaders of masks for training."""
