@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from proxyclip.pipeline.reprocess.run import reprocess
     from proxyclip.pipeline.run import Summary, label
     from proxyclip.recipes.presets import PRESETS
+    from proxyclip.training.mask_dataset import MaskDataset, ShardSampler
+    from proxyclip.training.mask_stream import MaskStream
     from proxyclip.vocabulary.names import Vocabulary, VocabularyError
 
 _HOMES = {
@@ -44,6 +46,9 @@ _HOMES = {
     "open_features": "pipeline.features",
     "save_features": "pipeline.features",
     "PRESETS": "recipes.presets",
+    "MaskDataset": "training.mask_dataset",
+    "MaskStream": "training.mask_stream",
+    "ShardSampler": "training.mask_dataset",
     "Vocabulary": "vocabulary.names",
     "VocabularyError": "vocabulary.names",
 }
@@ -54,12 +59,15 @@ __all__ = [
     "Decoder",
     "DenseFeatures",
     "LabelOptions",
+    "MaskDataset",
+    "MaskStream",
     "ModelConfig",
     "RelabelOptions",
     "ReprocessOptions",
     "Segmentation",
     "Segmenter",
     "SegmenterConfig",
+    "ShardSampler",
     "StoredFeatures",
     "Summary",
     "Vocabulary",

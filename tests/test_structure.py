@@ -59,7 +59,7 @@ def test_a_room_imports_only_the_rooms_below_it(path):
     assert "ray" not in others or room == "pipeline"
     if room == "recipes":  # may ask these libraries about names that its tables lack, but does not load them by itself
         others = {name.split(".")[0] for name in _imports(path, top_level_only=True)}
-    assert not others & MODELS_ONLY or room in {"models", "pipeline", "demo"}
+    assert not others & MODELS_ONLY or room in {"models", "pipeline", "demo", "training"}
     assert not others & {"fsspec", "s3fs"} or room == "storage"
     assert "tyro" not in others or room in {"cli", "commands", "pipeline", "gallery"}
     assert "psutil" not in others, "what only measures belongs to jobs/performance"

@@ -66,6 +66,12 @@ def confidence_from_png(data: bytes) -> np.ndarray:
     return _pixels(data, "confidence", ("L",))
 
 
+def spread_confidence(confidence: np.ndarray, image_hw: tuple[int, ...], stride: int) -> np.ndarray:
+    """The confidence of each pixel (H, W): that of its block of stride x stride pixels in the stored map."""
+    height, width = image_hw
+    return confidence.repeat(stride, axis=0)[:height].repeat(stride, axis=1)[:, :width]
+
+
 def _png(image: Image.Image, **options: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", **options)

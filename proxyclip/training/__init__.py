@@ -1,1 +1,1 @@
-"""What learns from it? Loaders of masks for training."""
+"""What learns from it? Loaders that pair images with their masks, for training."""

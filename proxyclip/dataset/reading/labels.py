@@ -97,6 +97,19 @@ class Labels:
 
         return self._each_commit(read)
 
+    def counts(self) -> Iterator[tuple[int, int]]:
+        """Each shard and its number of labelled images. Reads the commits, and the uris of shards with dead rows."""
+
+        def count(commit: Commit) -> int:
+            if commit.shard not in self.dead:
+                return commit.labelled
+            return self._live(commit.shard, read_columns(self.storage, commit, "masks", ["uri"])).num_rows
+
+        with ThreadPoolExecutor(8) as pool:
+            commits = self.commits()
+            while some := list(islice(commits, 10_000)):
+                yield from zip([commit.shard for commit in some], pool.map(count, some), strict=True)
+
     def _each_commit(self, read: Callable[[Commit], pa.Table]) -> Iterator[pa.Table]:
         with ThreadPoolExecutor(8) as pool:
             commits = self.commits()
