@@ -34,6 +34,10 @@ def test_dead_rows_are_in_neither_images_nor_index_nor_failures(storage):
     uris = [image.uri for image in labels.images()]
     assert len(uris) == len(set(uris)) == labels.totals.labelled
     assert [uri for table in labels.index(["uri"]) for uri in table["uri"].to_pylist()] == uris
+    assert [table["height"].to_pylist() for table in labels.index(["height"])] == [
+        table["height"].to_pylist() for table in labels.index()
+    ]
+    assert [count for _, count in labels.counts()] == [table.num_rows for table in labels.index(["uri"])]
     failed = [failure.uri for failure in labels.failures()]
     assert len(failed) == len(set(failed)) == labels.totals.failed
     assert sorted(uris + failed) == [f"{number:03d}.jpg" for number in [*range(10), *range(16, 20)]]

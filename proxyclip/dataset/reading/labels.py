@@ -92,10 +92,10 @@ class Labels:
         names = list(columns)
 
         def read(commit: Commit) -> pa.Table:
-            table = read_columns(self.storage, commit, "masks", names)
+            table = read_columns(self.storage, commit, "masks", list(dict.fromkeys(["uri", *names])))
             return table.add_column(0, "shard", pa.repeat(pa.scalar(commit.shard, pa.int64()), table.num_rows))
 
-        return self._each_commit(read)
+        return (table.select(["shard", *names]) for table in self._each_commit(read))
 
     def counts(self) -> Iterator[tuple[int, int]]:
         """Each shard and its number of labelled images. Reads the commits, and the uris of shards with dead rows."""
