@@ -176,6 +176,28 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Loading:
+    """Samples a second that the loaders give to a training, from a labelled output."""
+
+    labels: str
+    """The output of a labelling job."""
+    images: str | None = None
+    """Where its images lie, if they were moved."""
+    workers: tuple[int, ...] = (0, 1, 2, 4)
+    """Numbers of DataLoader workers."""
+    samples: int = 2000
+    """Samples of a round: whole epochs, repeated."""
+    rounds: int = 3
+    """Rounds with each number of workers. The median counts."""
+
+    def run(self) -> None:
+        from performance.loading import measure_loading
+
+        _show(None, "Loaders: batches of 16 crops of image, mask and confidence")
+        _print(measure_loading(self.labels, self.images, self.workers, self.samples, self.rounds))
+
+
+@dataclass(frozen=True)
 class Resume:
     """A very large run that stopped: what resuming it costs, step by step, in new processes."""
 
@@ -244,7 +266,9 @@ class Compare:
         _print(rows)
 
 
-Part = Engine | Decoding | Relabel | Text | Pipeline | Scaling | Quality | Features | Resume | Startup | Compare
+Part = (
+    Engine | Decoding | Relabel | Text | Pipeline | Scaling | Quality | Features | Loading | Resume | Startup | Compare
+)
 
 
 def _show(device: str | None, title: str) -> None:
