@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from proxyclip.dataset.reading.labels import Labels
 from proxyclip.dataset.rows import LabelledImage
-from proxyclip.training.order import Order, Place, mixed
+from proxyclip.training.order import Order, Place
 from proxyclip.training.samples import OfOutput, SampleError, Samples, Transform
 from proxyclip.vocabulary.thresholds import Thresholds
 
@@ -150,8 +150,7 @@ class ShardSampler(Sampler[int]):
         world_size: int | None = None,
     ) -> None:
         self._dataset = dataset
-        self._buffer = buffer
-        self._order = Order(dataset.shard_sizes, shuffle, seed, drop_last, Place.find(rank, world_size))
+        self._order = Order(dataset.shard_sizes, shuffle, buffer, seed, drop_last, Place.find(rank, world_size))
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -167,4 +166,4 @@ class ShardSampler(Sampler[int]):
             for piece in self._order.pieces(self._epoch)
             for row in range(piece.start, piece.stop)
         )
-        yield from mixed(indices, self._buffer, self._order.rng(self._epoch)) if self._order.shuffle else indices
+        return self._order.mixed(indices, self._epoch)

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from proxyclip.dataset.rows import LabelledImage
-from proxyclip.training.order import Order, Piece, Place, mixed, running
+from proxyclip.training.order import Order, Piece, Place, running
 from proxyclip.training.samples import OfOutput, SampleError, Samples, Transform, ahead
 from proxyclip.vocabulary.thresholds import Thresholds
 
@@ -23,8 +23,8 @@ _COUNTERS = 256
 class MaskStream(OfOutput, IterableDataset[Any]):
     """The labelled images of an output as a stream of samples, for corpora of any size.
 
-    Each file is read as a whole, once an epoch, or by two workers where their parts meet. In an epoch, each sample
-    comes exactly once over all ranks and their DataLoader workers. The parts of ranks differ by at most one sample;
+    Workers read whole files; where the parts of two workers meet, both read that file. In an epoch, each sample comes
+    exactly once over all ranks and their DataLoader workers. The parts of ranks differ by at most one sample;
     with `drop_last` they are equal, and up to `world_size - 1` samples are left out, others in each epoch.
 
     output, images, transform, thresholds, ignore_below: as for MaskDataset.
@@ -62,9 +62,8 @@ class MaskStream(OfOutput, IterableDataset[Any]):
         self._shards = np.array([shard for shard, _ in counts], np.int64)
         sizes = np.array([count for _, count in counts], np.int64)
         self._samples.check_images(int(self._shards[0]))
-        self._order = Order(sizes, shuffle, seed, drop_last, Place.find(rank, world_size))
+        self._order = Order(sizes, shuffle, buffer, seed, drop_last, Place.find(rank, world_size))
         self._place_given = rank is not None
-        self._buffer = buffer
         self._skip = on_error == "skip"
         # In shared memory, so that workers that live on see the next epoch, and this process what they skip.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -101,7 +100,7 @@ class MaskStream(OfOutput, IterableDataset[Any]):
         # The next shard is read while the images of this one are.
         shards = ahead(self._read, self._order.pieces(epoch, workers, worker), 1)
         rows = (row for some in shards for row in some)
-        return mixed(rows, self._buffer, self._order.rng(epoch, worker)) if self._order.shuffle else rows
+        return self._order.mixed(rows, epoch, worker)
 
     def _read(self, piece: Piece) -> list[LabelledImage]:
         return self.labels.read(int(self._shards[piece.shard]))[piece.start : piece.stop]

@@ -55,16 +55,22 @@ def running() -> Place | None:
 class Order:
     """The order of all samples, cut into one stretch for each process.
 
-    counts: the samples of each shard. Shuffling orders the shards anew in every epoch. The order depends on nothing
-    else, so processes agree on it without talking to each other. drop_last: leave out the last `total % world_size`
-    samples of the order, so that all ranks have the same number. Otherwise some ranks have one more.
+    counts: the samples of each shard. shuffle: order the shards anew in every epoch, and draw each sample from the next
+    `buffer` ones. The order of the shards depends on nothing else, so processes agree on it without talking to each
+    other. drop_last: leave out the last `total % world_size` samples of the order, so that all ranks have the same
+    number. Otherwise some ranks have one more.
     """
 
     counts: npt.NDArray[np.int64]
     shuffle: bool
+    buffer: int
     seed: int
     drop_last: bool
     place: Place
+
+    def __post_init__(self) -> None:
+        if self.buffer < 1:
+            raise ValueError(f"buffer: {self.buffer} samples; give at least 1.")
 
     def size(self) -> int:
         """The samples of this rank."""
@@ -86,9 +92,11 @@ class Order:
             if count:
                 yield Piece(int(shards[at]), max(start - before, 0), min(stop - before, count))
 
-    def rng(self, epoch: int, worker: int = 0) -> np.random.Generator:
-        """For whatever else is random in one worker."""
-        return np.random.default_rng([self.seed, epoch, self.place.rank, worker])
+    def mixed(self, samples: Iterable[T], epoch: int, worker: int = 0) -> Iterator[T]:
+        """The samples of one worker in the order in which it gives them."""
+        if not self.shuffle:
+            return iter(samples)
+        return mixed(samples, self.buffer, np.random.default_rng([self.seed, epoch, self.place.rank, worker]))
 
     def _stretch(self, workers: int, worker: int) -> tuple[int, int]:
         total = int(self.counts.sum())

@@ -79,12 +79,13 @@ def test_pixels_below_the_threshold_of_their_class_are_ignore(confident, tmp_pat
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"buffer": 0}, "buffer: 0 samples"),
         ({"ignore_below": 1.5}, "no probability"),
         ({"ignore_below": 0.5, "thresholds": Thresholds((0.5,) * 3)}, "not both"),
         ({"thresholds": Thresholds((0.5,) * 2)}, "2 values for the 3 classes"),
     ],
 )
-def test_thresholds_that_make_no_sense_are_refused(output, wrong, message):
+def test_options_that_make_no_sense_are_refused(output, wrong, message):
     with pytest.raises(ValueError, match=message):
         MaskStream(output, **wrong)
 
