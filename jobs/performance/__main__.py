@@ -199,6 +199,21 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """Masks against labels: images per second, for two sizes and few and many classes."""
+
+    images: int = 1000
+    """Images of each output."""
+
+    def run(self) -> None:
+        from performance.evaluate import measure_scoring
+
+        _show("cpu", "Scoring masks of drawn scenes in one process, boundary IoU included")
+        with tempfile.TemporaryDirectory() as folder:
+            _print(measure_scoring(Path(folder), self.images))
+
+
+@dataclass(frozen=True)
 class Startup:
     """Seconds until --help, a refusal, the end of a finished run, and the first shard of a run."""
 
@@ -244,7 +259,9 @@ class Compare:
         _print(rows)
 
 
-Part = Engine | Decoding | Relabel | Text | Pipeline | Scaling | Quality | Features | Resume | Startup | Compare
+Part = (
+    Engine | Decoding | Relabel | Text | Pipeline | Scaling | Quality | Features | Resume | Scoring | Startup | Compare
+)
 
 
 def _show(device: str | None, title: str) -> None:

@@ -37,7 +37,9 @@ def test_no_common_name_is_refused():
 
 def test_without_names_values_are_indices():
     assert decoded(by_index(OURS, None), 0, 3, 255) == [0, 3, IGNORED]
-    assert decoded(by_index(OURS, 3), 0, 3) == [0, IGNORED]
+    without_water = by_index(OURS, 3)
+    assert decoded(without_water, 0, 3) == [0, IGNORED]
+    assert (without_water.scored, without_water.unmatched_classes) == ((0, 1, 2), ("water",))
     assert decoded(by_index(OURS, None, reduce_zero_label=True), 0, 1, 4) == [IGNORED, 0, 3]
     with pytest.raises(LabelError, match="Classes are 0 to 3, and 255 is ignored"):
         decoded(by_index(OURS, None), 4)

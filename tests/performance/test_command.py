@@ -18,7 +18,18 @@ def run(*words):
 def test_help_lists_the_parts():
     found = run("--help")
     assert found.returncode == 0, found.stderr
-    for part in ("engine", "decoding", "text", "pipeline", "scaling", "quality", "resume", "startup", "compare"):
+    for part in (
+        "engine",
+        "decoding",
+        "text",
+        "pipeline",
+        "scaling",
+        "quality",
+        "resume",
+        "scoring",
+        "startup",
+        "compare",
+    ):
         assert f"• {part} " in found.stdout
 
 

@@ -193,7 +193,7 @@ def test_the_labelled_data_stays_as_it_is_and_upkeep_does_not_mind(place):
     assert {key: data for key, data in after.items() if not key.startswith("evaluation/")} == before
     assert verify(Storage(place.output)).problems == []
     assert clean(Storage(place.output), 0).orphans == ()
-    assert status(Storage(place.output)).committed == 7
+    assert status(Storage(place.output)).totals.committed == 7
     assert files(place.output) == after
 
 

@@ -58,7 +58,7 @@ class LabelFiles:
         key = self.key(image_uri)
         try:
             data = Storage(self.uri).read(key)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise LabelError("no_label", f"there is no label {key}") from None
         try:
             return read_label(data)

@@ -34,9 +34,9 @@ class Matching:
 
 def by_index(vocabulary: Vocabulary, ignore: int | None, *, reduce_zero_label: bool = False) -> Matching:
     """Label values are the vocabulary's indices; with `reduce_zero_label`, one more, and 0 is ignored."""
-    count = vocabulary.num_classes
-    coding, rule = _indices(count, ignore, reduce_zero_label)
-    return Matching(f"indices of the vocabulary{rule}", coding, tuple(range(count)))
+    coding, rule = _indices(vocabulary.num_classes, ignore, reduce_zero_label)
+    scored = tuple(sorted(set(coding.classes.values())))
+    return Matching(f"indices of the vocabulary{rule}", coding, scored, {}, _others(vocabulary, scored))
 
 
 def by_names(
@@ -61,7 +61,7 @@ def by_names(
     ignored = (coding.ignored | unmatched.keys()) - values.keys()
     return Matching(
         f"names{rule}",
-        Coding(values, frozenset(ignored)),
+        Coding(values, frozenset(ignored), hint=coding.hint),
         scored,
         unmatched,
         _others(vocabulary, scored),
