@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.masks import confidence_to_png, mask_to_png
 from proxyclip.dataset.rows import LabelledImage
+from proxyclip.dataset.run_record import RunRecord, begin_run
 from proxyclip.dataset.shards import write_shard
 from proxyclip.demo.scenes import draw_scene
+from proxyclip.images.listing import ImageRef
 from proxyclip.pipeline.stages.write import Receipt
+from proxyclip.storage.store import Storage
+from proxyclip.vocabulary.names import Vocabulary
 
 SIZES = ((48, 64), (60, 60), (64, 48))
 VOID, BORDER = -1, -2  # in `Copy.truth`: no class; what only VOC has, the border of an object
@@ -157,7 +162,7 @@ class Guessing:
         pass
 
 
-def labelled(uri: str, mask: np.ndarray, vocabulary) -> LabelledImage:
+def labelled(uri: str, mask: np.ndarray, vocabulary: Vocabulary) -> LabelledImage:
     """A labelled image with this mask."""
     ignore = 255 if vocabulary.num_classes <= 255 else 65535
     classes, pixels = np.unique(mask[mask != ignore], return_counts=True)
@@ -173,3 +178,14 @@ def labelled(uri: str, mask: np.ndarray, vocabulary) -> LabelledImage:
         mean_confidence=1.0,
         ignored=int((mask == ignore).sum()),
     )
+
+
+def write_output(storage: Storage, masks: dict[str, np.ndarray], vocabulary: Vocabulary) -> None:
+    """An output with these masks, by uri."""
+    begin_run(storage, RunRecord("/images", {}, "fingerprint"), vocabulary.to_json())
+    manifest = Manifest(storage)
+    manifest.extend_plan([ImageRef(uri, 1, "1") for uri in sorted(masks)])
+    for task in manifest.pending():
+        for shard, images in manifest.read_range(task):
+            rows = [labelled(image.uri, masks[image.uri], vocabulary) for image in images]
+            write_shard(storage, shard, rows, [], vocabulary.class_names)

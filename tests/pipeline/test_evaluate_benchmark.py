@@ -79,6 +79,7 @@ def test_a_benchmark_scores_as_an_independent_metric_does(name, as_shipped, meas
     np.testing.assert_allclose(scores(published), expected, atol=1e-4)
     assert published.report.miou == pytest.approx(np.nanmean(expected), abs=1e-4)
     assert published.report.fields["num_images"] == 3
+    assert (published.report.fields["confusion"] is None) == (count > 200)
     assert found.evaluated.keys() == ({"as published", "correct"} if sixteen_bits else {"as published"})
     if sixteen_bits:
         correct = found.evaluated["correct"]

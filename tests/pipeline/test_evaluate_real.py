@@ -20,12 +20,14 @@ EXPECTED_MIOU = {
     "naclip": 34.60,
     "proxyclip": 41.55,
 }
-SLOW = {method: pytest.mark.slow for method in EXPECTED_MIOU if method != "clearclip"}
 
-pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="the real weights and photographs are not here")
+pytestmark = [
+    pytest.mark.slow,  # the same masks made in this process are scored in tests/models/test_real.py
+    pytest.mark.skipif(not REAL.is_dir(), reason="the real weights and photographs are not here"),
+]
 
 
-@pytest.mark.parametrize("method", [pytest.param(name, marks=SLOW.get(name, ())) for name in EXPECTED_MIOU])
+@pytest.mark.parametrize("method", EXPECTED_MIOU)
 def test_the_known_miou_of_33_photographs(method, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
