@@ -39,7 +39,7 @@ def benchmark(options: Annotated[BenchmarkOptions, arg(name="")]) -> int:
     are not in the figure: they have no mask, or no label that fits.
     """
     from proxyclip.commands.labelling import report_labelling
-    from proxyclip.pipeline.evaluate.benchmark import TOLERANCE, measure
+    from proxyclip.pipeline.evaluate.benchmark import AS_PUBLISHED, TOLERANCE, measure
 
     logging.basicConfig(format="%(levelname)s %(message)s")
     measured = measure(options)
@@ -50,13 +50,13 @@ def benchmark(options: Annotated[BenchmarkOptions, arg(name="")]) -> int:
         print(f"The published split has {measured.num_published} images, this copy {measured.num_images}.")
     for rule, evaluated in (measured.evaluated or {}).items():
         miou = evaluated.report.miou if evaluated.report else None
-        published = measured.published if rule == "as published" else None
+        published = measured.published if rule == AS_PUBLISHED else None
         print(f"{measured.benchmark}, {measured.preset}, ignore rule {rule}:")
         print(f"  measured mIoU   {_percent(miou)}")
         print(f"  published mIoU  {_percent(published)}")
-        if rule == "as published" and measured.difference is not None:
-            far = abs(measured.difference) > TOLERANCE
-            print(f"  difference      {measured.difference:+.2f}{f', more than {TOLERANCE}' if far else ''}")
+        if rule == AS_PUBLISHED and measured.difference is not None:
+            off = f", more than {TOLERANCE}" if measured.is_off else ""
+            print(f"  difference      {measured.difference:+.2f}{off}")
     return measured.exit_code
 
 

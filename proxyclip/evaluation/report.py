@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from proxyclip.dataset.rows import parquet_bytes
 from proxyclip.evaluation.confusion import nan_mean, percent
@@ -59,8 +60,8 @@ class Report:
         true, predicted = np.nonzero(tally.matrix.counts)
         pairs = {"true": true, "predicted": predicted, "pixels": tally.matrix.counts[true, predicted]}
         confusion = pa.table({name: pa.array(values) for name, values in pairs.items()}).cast(_CONFUSION)
-        no_class = pa.compute.equal(confusion["predicted"], tally.matrix.num_classes)
-        unlabelled = pa.compute.if_else(no_class, pa.scalar(None, pa.int32()), confusion["predicted"])
+        no_class = pc.equal(confusion["predicted"], tally.matrix.num_classes)
+        unlabelled = pc.if_else(no_class, pa.scalar(None, pa.int32()), confusion["predicted"])
         classes = [
             {"class": index, **values, "predicted": int(total)}
             for index, (values, total) in enumerate(

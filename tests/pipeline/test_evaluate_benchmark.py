@@ -21,6 +21,7 @@ from proxyclip.pipeline.evaluate import benchmark
 from proxyclip.pipeline.evaluate.benchmark import TOLERANCE, measure
 from proxyclip.pipeline.evaluate.options import BenchmarkOptions
 from proxyclip.pipeline.run import execute
+from proxyclip.storage.store import Storage
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = {"clip": f"local-dir:{CLIP_FOLDER}", "proxy": f"local-dir:{PROXY_FOLDER}"}
@@ -89,7 +90,7 @@ def test_a_benchmark_scores_as_an_independent_metric_does(name, as_shipped, meas
         assert correct.report.fields["benchmark"]["ignore_rule"] == "correct"
 
 
-@pytest.mark.parametrize("off", [None, 0.0, TOLERANCE - 0.01, -TOLERANCE - 0.01])
+@pytest.mark.parametrize("off", [None, 0.0, TOLERANCE, TOLERANCE + 0.01, -TOLERANCE - 0.01])
 def test_the_exit_code_says_whether_the_figure_is_the_published_one(off, measured, monkeypatch):
     copy, found = measured("voc20")
     miou = found.evaluated["as published"].report.miou
@@ -108,6 +109,17 @@ def test_a_second_run_labels_and_scores_nothing_again(measured, tmp_path, monkey
     monkeypatch.setattr("proxyclip.pipeline.evaluate.run.ScoreShard.__call__", pytest.fail)
     measured("coco_object")
     assert files(str(tmp_path / "out")) == before
+
+
+def test_a_copy_in_a_store_gives_the_same_figures(measured, tmp_path, s3):
+    _, here = measured("cityscapes")
+    store = Storage(s3.uri("benchmarks/cityscapes"))
+    for path in filter(Path.is_file, (tmp_path / "cityscapes").rglob("*")):
+        store.write(path.relative_to(tmp_path / "cityscapes").as_posix(), path.read_bytes())
+    _, there = measured("cityscapes", data=store.uri, output=s3.uri("benchmarks/out"))
+    figures = [scores(each.evaluated["as published"]) for each in (there, here)]
+    np.testing.assert_array_equal(*figures)
+    assert there.evaluated["as published"].destination == "s3://benchmarks/out/evaluation"
 
 
 def test_missing_files_are_named_before_anything_is_written(tmp_path):

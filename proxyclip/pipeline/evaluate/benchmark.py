@@ -50,11 +50,16 @@ class Measured:
         return report.miou - self.published
 
     @property
+    def is_off(self) -> bool:
+        """Whether the measured figure, in two decimals, is not the published one."""
+        return self.difference is not None and round(abs(self.difference), 2) > TOLERANCE
+
+    @property
     def exit_code(self) -> int:
         """0: as published, or nothing is published. 1: not, or not finished. 3: images are missing in the figure."""
         if self.evaluated is None or any(each.exit_code == 1 for each in self.evaluated.values()):
             return 1
-        if self.difference is not None and abs(self.difference) > TOLERANCE:
+        if self.is_off:
             return 1
         return max(each.exit_code for each in self.evaluated.values())
 
