@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from proxyclip.models.decoding.decoder import Decoder
     from proxyclip.models.features import DenseFeatures, Segmentation, StoredFeatures
     from proxyclip.models.segmenter import Segmenter
+    from proxyclip.pipeline.evaluate.options import EvaluateOptions
+    from proxyclip.pipeline.evaluate.run import evaluate
     from proxyclip.pipeline.features import load_features, open_features, save_features
     from proxyclip.pipeline.options import LabelOptions
     from proxyclip.pipeline.relabel.options import RelabelOptions
@@ -36,6 +38,8 @@ _HOMES = {
     "Segmentation": "models.features",
     "StoredFeatures": "models.features",
     "Segmenter": "models.segmenter",
+    "EvaluateOptions": "pipeline.evaluate.options",
+    "evaluate": "pipeline.evaluate.run",
     "RelabelOptions": "pipeline.relabel.options",
     "relabel": "pipeline.relabel.run",
     "ReprocessOptions": "pipeline.reprocess.options",
@@ -58,6 +62,7 @@ __all__ = [
     "DecodeConfig",
     "Decoder",
     "DenseFeatures",
+    "EvaluateOptions",
     "LabelOptions",
     "MaskDataset",
     "MaskStream",
@@ -73,6 +78,7 @@ __all__ = [
     "Vocabulary",
     "VocabularyError",
     "WindowConfig",
+    "evaluate",
     "label",
     "load_features",
     "open_features",

@@ -9,13 +9,15 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.extras import SubcommandApp
 
-from proxyclip.commands import labelling, looking, upkeep
+from proxyclip.commands import judging, labelling, looking, upkeep
 from proxyclip.commands.presets import presets
 
 VERBS: dict[str, Callable[..., int]] = {
     "label": labelling.label,
     "relabel": labelling.relabel,
     "reprocess": labelling.reprocess,
+    "evaluate": judging.evaluate,
+    "benchmark": judging.benchmark,
     "preview": looking.preview,
     "verify": upkeep.verify,
     "status": upkeep.status,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from proxyclip import LabelOptions, Vocabulary
+from proxyclip import EvaluateOptions, LabelOptions, Vocabulary
 from proxyclip.gallery.preview import PreviewOptions
+from proxyclip.pipeline.evaluate.options import BenchmarkOptions
 from proxyclip.pipeline.relabel.options import RelabelOptions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,8 +22,10 @@ PAGES = [
     ROOT / "cluster" / "README.md",
 ]
 REFERENCE = [
-    ROOT / "docs" / f"{name}.md" for name in ("output", "presets", "relabelling", "running", "speed", "vocabularies")
+    ROOT / "docs" / f"{name}.md"
+    for name in ("evaluation", "output", "presets", "relabelling", "running", "speed", "vocabularies")
 ]
+KINDS = (LabelOptions, RelabelOptions, PreviewOptions, EvaluateOptions, BenchmarkOptions)
 OTHER_OPTIONS = {"repair", "older-than-h", "dry-run", "device", "help"}
 
 
@@ -58,9 +61,7 @@ def test_files_that_are_named_are_there(page):
 
 @pytest.mark.parametrize("page", REFERENCE, ids=name)
 def test_options_that_are_named_are_there(page):
-    fields = {
-        field.name for kind in (LabelOptions, RelabelOptions, PreviewOptions) for field in dataclasses.fields(kind)
-    }
+    fields = {field.name for kind in KINDS for field in dataclasses.fields(kind)}
     known = {field.replace("_", "-") for field in fields} | OTHER_OPTIONS
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", page.read_text()))
     assert named - known == set()

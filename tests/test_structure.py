@@ -99,6 +99,8 @@ def test_a_folder_holds_at_most_a_dozen_files_and_asks_one_question():
         "proxyclip.pipeline.opening",
         "proxyclip.pipeline.relabel.opening",
         "proxyclip.pipeline.reprocess.run",
+        "proxyclip.pipeline.evaluate.run",
+        "proxyclip.pipeline.evaluate.benchmark",
     ],
 )
 def test_what_runs_before_work_starts_loads_neither_torch_nor_ray(module):

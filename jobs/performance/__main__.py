@@ -14,7 +14,8 @@ import tyro
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # jobs/ instead of this folder
 
-from performance.tables import Row, heading, markdown  # noqa: E402
+from performance.outputs import OutputPart  # noqa: E402
+from performance.tables import print_table, show  # noqa: E402
 
 Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -36,8 +37,8 @@ class Engine:
     def run(self) -> None:
         from performance.engine import measure_encoders
 
-        _show(self.device, "Image to labels, 500 x 375 pixels, 21 queries")
-        _print(measure_encoders(self.device, self.images, self.rounds, self.batch_windows))
+        show(self.device, "Image to labels, 500 x 375 pixels, 21 queries")
+        print_table(measure_encoders(self.device, self.images, self.rounds, self.batch_windows))
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Decoding:
     def run(self) -> None:
         from performance.engine import measure_decoding
 
-        _show(self.device, "Labels from features, 500 x 375 pixels")
-        _print(measure_decoding(self.device))
+        show(self.device, "Labels from features, 500 x 375 pixels")
+        print_table(measure_decoding(self.device))
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ class Relabel:
     def run(self) -> None:
         from performance.relabel import measure_pipeline, measure_relabel
 
-        _show("cpu", "Relabelling, 500 x 375 pixels, compact features of CLIP ViT-B/16 with DINO ViT-B/8, seeded")
+        show("cpu", "Relabelling, 500 x 375 pixels, compact features of CLIP ViT-B/16 with DINO ViT-B/8, seeded")
         with tempfile.TemporaryDirectory() as folder:
-            _print(measure_relabel(Path(folder, "cpu"), self.rounds, self.photographs))
-            _print(measure_pipeline(Path(folder, "pipeline"), self.images, self.photographs))
+            print_table(measure_relabel(Path(folder, "cpu"), self.rounds, self.photographs))
+            print_table(measure_pipeline(Path(folder, "pipeline"), self.images, self.photographs))
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class Text:
     def run(self) -> None:
         from performance.engine import measure_text
 
-        _show(self.device, "Text embeddings of a vocabulary, 80 prompts a query")
-        _print(measure_text(self.device))
+        show(self.device, "Text embeddings of a vocabulary, 80 prompts a query")
+        print_table(measure_text(self.device))
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,9 @@ class Pipeline:
     def run(self) -> None:
         from performance.pipeline import measure_pipeline, small_job
 
-        _show("cpu", f"Pipeline, {self.images} JPEGs of 500 x 375 pixels, demo networks")
+        show("cpu", f"Pipeline, {self.images} JPEGs of 500 x 375 pixels, demo networks")
         with _jpegs(self.images) as folder:
-            _print(measure_pipeline(small_job(folder / "images", folder / "labels")))
+            print_table(measure_pipeline(small_job(folder / "images", folder / "labels")))
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,11 @@ class Scaling:
     def run(self) -> None:
         from performance.scaling import measure_scaling
 
-        _show(None, "Scaling, JPEGs of 500 x 375 pixels, networks replaced")
+        show(None, "Scaling, JPEGs of 500 x 375 pixels, networks replaced")
         with _jpegs(self.images) as folder:
             images = str(folder / "images")
             times = [ms / 1000 for ms in self.ms_per_image]
-            _print([row for each in times for row in measure_scaling(images, each, self.actors, self.run_s)])
+            print_table([row for each in times for row in measure_scaling(images, each, self.actors, self.run_s)])
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,11 @@ class Quality:
     def run(self) -> None:
         from performance.quality import measure_agreement, measure_costs
 
-        _show(self.device, f"CLIP ViT-B/16 with DINO ViT-B/8, seeded, {self.dtype}, 500 x 375 pixels")
-        _print(measure_costs(self.device, self.dtype))
+        show(self.device, f"CLIP ViT-B/16 with DINO ViT-B/8, seeded, {self.dtype}, 500 x 375 pixels")
+        print_table(measure_costs(self.device, self.dtype))
         if self.real is not None:
             print("DeiT-Tiny for both networks, float32, msrc16\n")
-            _print(measure_agreement(self.real))
+            print_table(measure_agreement(self.real))
 
 
 @dataclass(frozen=True)
@@ -164,37 +165,15 @@ class Features:
     def run(self) -> None:
         from performance.features import measure_codecs, measure_encoding
 
-        _show(self.device, "CLIP ViT-B/16 with DINO ViT-B/8, seeded, bfloat16, one image of 500 x 375 pixels")
-        _print(measure_encoding(self.real, self.device, self.rounds))
+        show(self.device, "CLIP ViT-B/16 with DINO ViT-B/8, seeded, bfloat16, one image of 500 x 375 pixels")
+        print_table(measure_encoding(self.real, self.device, self.rounds))
         if self.real is not None:
             print(
                 "DeiT-Tiny for both networks, float32, msrc16. Labels are compared with those of the features that\n"
                 "were not encoded (codec none: float32): with the 263 queries of msrc16, which make 16 classes,\n"
                 "and with queries drawn from them, one a class; beyond 263, each is a random mixture of two.\n"
             )
-            _print(measure_codecs(self.real, self.every))
-
-
-@dataclass(frozen=True)
-class Loading:
-    """Samples a second that the loaders give to a training, from a labelled output."""
-
-    labels: str
-    """The output of a labelling job."""
-    images: str | None = None
-    """Where its images lie, if they were moved."""
-    workers: tuple[int, ...] = (0, 1, 2, 4)
-    """Numbers of DataLoader workers."""
-    samples: int = 2000
-    """Samples of a round: whole epochs, repeated."""
-    rounds: int = 3
-    """Rounds with each number of workers. The median counts."""
-
-    def run(self) -> None:
-        from performance.loading import measure_loading
-
-        _show(None, "Loaders: batches of 16 crops of image, mask and confidence")
-        _print(measure_loading(self.labels, self.images, self.workers, self.samples, self.rounds))
+            print_table(measure_codecs(self.real, self.every))
 
 
 @dataclass(frozen=True)
@@ -215,9 +194,9 @@ class Resume:
     def run(self) -> None:
         from performance.resume import LargeRun, measure_resume
 
-        _show(None, f"{self.shards:,} shards, {self.committed:,} of them committed")
+        show(None, f"{self.shards:,} shards, {self.committed:,} of them committed")
         run = LargeRun(self.shards, self.committed, self.images_per_shard)
-        _print(measure_resume(run, with_listing=self.listing, folder=self.folder))
+        print_table(measure_resume(run, with_listing=self.listing, folder=self.folder))
 
 
 @dataclass(frozen=True)
@@ -233,8 +212,8 @@ class Startup:
         from performance.startup import measure_startup
 
         checkout = self.checkout and _existing(self.checkout)
-        _show(None, "Start-up, whole processes: min / median / max")
-        _print(measure_startup(checkout, self.rounds))
+        show(None, "Start-up, whole processes: min / median / max")
+        print_table(measure_startup(checkout, self.rounds))
 
 
 @dataclass(frozen=True)
@@ -258,25 +237,28 @@ class Compare:
         from performance.compare import compare_engines, compare_pipelines
 
         checkout = _existing(self.checkout)
-        _show(self.device, "This version and another by turns, medians")
+        show(self.device, "This version and another by turns, medians")
         rows = compare_engines(checkout, self.device, self.dtypes, self.rounds, self.repeats)
         if self.images:
             with _jpegs(self.images) as folder:
                 rows += compare_pipelines(checkout, folder, self.rounds)
-        _print(rows)
+        print_table(rows)
 
 
 Part = (
-    Engine | Decoding | Relabel | Text | Pipeline | Scaling | Quality | Features | Loading | Resume | Startup | Compare
+    Engine
+    | Decoding
+    | Relabel
+    | Text
+    | Pipeline
+    | Scaling
+    | Quality
+    | Features
+    | Resume
+    | Startup
+    | Compare
+    | OutputPart
 )
-
-
-def _show(device: str | None, title: str) -> None:
-    print(heading(device), f"{title}\n", sep="\n", flush=True)
-
-
-def _print(rows: list[Row]) -> None:
-    print(markdown(rows), "\n", flush=True)
 
 
 def _existing(checkout: Path) -> Path:

@@ -26,3 +26,13 @@ def heading(device: str | None = None) -> str:
         if device == "cuda":
             parts.insert(0, torch.cuda.get_device_name())
     return f"{', '.join(parts)}, {datetime.date.today()}: python {' '.join(sys.argv)}\n"
+
+
+def show(device: str | None, title: str) -> None:
+    """Print what is measured, and where."""
+    print(heading(device), f"{title}\n", sep="\n", flush=True)
+
+
+def print_table(rows: list[Row]) -> None:
+    """Print rows as a Markdown table."""
+    print(markdown(rows), "\n", flush=True)

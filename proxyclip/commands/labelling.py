@@ -27,7 +27,7 @@ def label(options: Annotated[LabelOptions, arg(name="")]) -> int:
 
     logging.basicConfig(format="%(levelname)s %(message)s")
     summary = run.label(options)
-    _report(summary, options.output)
+    report_labelling(summary, options.output)
     return summary.exit_code
 
 
@@ -43,7 +43,7 @@ def relabel(options: Annotated[RelabelOptions, arg(name="")]) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s")
     summaries = run.relabel(options)
     for output, summary in summaries.items():
-        _report(summary, output)
+        report_labelling(summary, output)
     codes = [summary.exit_code for summary in summaries.values()]
     return 1 if 1 in codes else max(codes)
 
@@ -67,7 +67,7 @@ def reprocess(options: Annotated[ReprocessOptions, arg(name="")]) -> int:
     return done.exit_code
 
 
-def _report(summary: Summary, output: str) -> None:
+def report_labelling(summary: Summary, output: str) -> None:
     """Say how a run ended, and where to look."""
     from proxyclip.storage.store import public_uri
 

@@ -66,7 +66,8 @@ class ConfusionMatrix:
     """Counts over many images, and figures in percent; NaN where nothing was counted.
 
     num_classes, ignore: as for `confusion_matrix`. reduce_zero_label: apply `reduce_zero_label` to every label.
-    counts: (K, K+1) int64, 8 * K * (K+1) bytes.
+    counts: (K, K+1) int64, 8 * K * (K+1) bytes. stray: (K,) predictions at pixels that are not ignored and yet have no
+    true class; `add` finds none, since it refuses such labels (see `evaluation.counts`).
     """
 
     def __init__(self, num_classes: int, ignore: int | None = None, *, reduce_zero_label: bool = False) -> None:
@@ -76,6 +77,7 @@ class ConfusionMatrix:
         self.ignore = ignore_label(num_classes) if ignore is None else ignore
         self.reduce_zero_label = reduce_zero_label
         self.counts: npt.NDArray[np.int64] = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
+        self.stray: npt.NDArray[np.int64] = np.zeros(num_classes, dtype=np.int64)
 
     def add(self, label: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer]) -> None:
         """Count one image, as `confusion_matrix` does."""
@@ -88,36 +90,40 @@ class ConfusionMatrix:
         if other.counts.shape != self.counts.shape:
             raise ValueError(f"{other.num_classes} classes cannot be added to {self.num_classes}; use one vocabulary.")
         self.counts += other.counts
+        self.stray += other.stray
 
     def iou(self) -> npt.NDArray[np.float64]:
         """(K,) intersection over union of each class; NaN for a class in neither labels nor predictions."""
         hits = np.diagonal(self.counts)
-        return _percent(hits, self.counts.sum(axis=1) + self.counts[:, :-1].sum(axis=0) - hits)
+        predicted = self.counts[:, :-1].sum(axis=0) + self.stray
+        return percent(hits, self.counts.sum(axis=1) + predicted - hits)
 
     def accuracy(self) -> npt.NDArray[np.float64]:
         """(K,) recall of each class: the share of its pixels that are predicted as it; NaN if the labels lack it."""
-        return _percent(np.diagonal(self.counts), self.counts.sum(axis=1))
+        return percent(np.diagonal(self.counts), self.counts.sum(axis=1))
 
     @property
     def mean_iou(self) -> float:
         """mIoU: the mean over the classes that occur in labels or predictions."""
-        return _mean(self.iou())
+        return nan_mean(self.iou())
 
     @property
     def mean_accuracy(self) -> float:
         """mAcc: the mean over the classes that occur in labels."""
-        return _mean(self.accuracy())
+        return nan_mean(self.accuracy())
 
     @property
     def pixel_accuracy(self) -> float:
         """aAcc: the share of all counted pixels that are predicted as their class."""
-        return float(_percent(np.diagonal(self.counts).sum(keepdims=True), self.counts.sum(keepdims=True).ravel())[0])
+        return float(percent(np.diagonal(self.counts).sum(keepdims=True), self.counts.sum(keepdims=True).ravel())[0])
 
 
-def _percent(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def percent(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """100 * part / whole; NaN where `whole` is 0."""
     return np.divide(100 * part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
-def _mean(values: npt.NDArray[np.float64]) -> float:
+def nan_mean(values: npt.NDArray[np.float64]) -> float:
+    """The mean of what is not NaN; NaN if there is nothing."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +35,12 @@ def input_storage(input_uri: str) -> Storage:
     return storage
 
 
-def list_images(input_uri: str, *, exclude: str | None = None) -> list[ImageRef]:
+def list_images(input_uri: str, *, exclude: str | None = None, only: Collection[str] | None = None) -> list[ImageRef]:
     """All images below a folder or prefix, sorted by uri. The input may also be a single image file.
 
     A file is an image if it has one of EXTENSIONS, upper or lower case. Left out are hidden files and folders
-    (leading ".") and everything below the URI `exclude`, since the output of a run may lie inside its input.
+    (leading ".") and everything below the URI `exclude`, since the output of a run may lie inside its input. only: the
+    uris of the images that count; None: all.
     Raises FileNotFoundError if `input_uri` does not exist, and ValueError if it contains no images.
     """
     storage = input_storage(input_uri)
@@ -55,8 +57,9 @@ def list_images(input_uri: str, *, exclude: str | None = None) -> list[ImageRef]
     images, others = [], 0
     for key, size_bytes, etag, _ in storage.list():
         if key.lower().endswith(EXTENSIONS) and not _hidden(key) and not (left_out and key.startswith(left_out)):
-            _check_name(storage, key)
-            images.append(ImageRef(key, size_bytes, etag))
+            if only is None or key in only:
+                _check_name(storage, key)
+                images.append(ImageRef(key, size_bytes, etag))
         else:
             others += 1
     if not images and not others and not storage.local:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,8 @@ class Run:
     options: with absolute input and output. config: its dtype counts only if `dtype` is set. dtype: as asked for, or
     that of the run to resume; None if it depends on the cluster. vocabulary: None for an output without masks.
     manifest: of the masks, or of the features if the run makes only these. weights: hash of each weight file, by part.
-    pending: planned shards without a commit. listing: the input's images; None if planned shards come first.
+    pending: planned shards without a commit. listing: the input's images; None if planned shards come first. only: the
+    uris of the input that count; None: all.
     """
 
     options: LabelOptions
@@ -39,6 +41,11 @@ class Run:
     manifest: Manifest
     pending: list[ShardRange]
     listing: list[ImageRef] | None
+    only: Collection[str] | None = None
+
+    def list_images(self) -> list[ImageRef]:
+        """The images of the input."""
+        return list_images(self.options.input, exclude=self.options.output, only=self.only)
 
     def config_in(self, dtype: Dtype) -> SegmenterConfig:
         """The configuration with the precision that this run uses."""
@@ -55,8 +62,10 @@ class Run:
         return feature_record(self.options, self.config_in(dtype), self.weights, codec) if codec else None
 
 
-def open_run(options: LabelOptions) -> Run:
+def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     """Check everything that can be checked before work starts. Writes nothing.
+
+    only: the uris of the input to label; None: all.
 
     Raises ValueError, FileNotFoundError or another OSError if the run cannot start: unknown names, a vocabulary with
     errors, missing weights, an input without images, an output that cannot be written or that has another recipe.
@@ -71,18 +80,19 @@ def open_run(options: LabelOptions) -> Run:
     manifest = features_manifest(output) if options.add_features else Manifest(output)
     recorded = read_run(manifest.storage)
     if recorded is None:
-        listing = list_images(options.input, exclude=options.output)
+        run = Run(options, config, options.dtype, vocabulary, weights, manifest, [], None, only)
+        run = replace(run, listing=run.list_images())
         manifest.storage.check_writable()
-        return Run(options, config, options.dtype, vocabulary, weights, manifest, [], listing)
+        return run
     dtype = options.dtype or recorded.recipe["segmenter"]["model"]["dtype"]
-    run = Run(options, config, dtype, vocabulary, weights, manifest, [], None)
+    run = Run(options, config, dtype, vocabulary, weights, manifest, [], None, only)
     refuse_another_run(manifest.storage, run.record(dtype), vocabulary)
     if features := run.features(dtype):
         refuse_other_features(manifest.storage, features)
     pending = manifest.pending()
     if pending and _is_there(options.input, manifest, pending[0]):
         return replace(run, pending=pending)  # what is planned need not wait until the input is listed
-    return replace(run, pending=pending, listing=list_images(options.input, exclude=options.output))
+    return replace(run, pending=pending, listing=run.list_images())
 
 
 def _vocabulary(options: LabelOptions) -> Vocabulary | None:

@@ -16,7 +16,6 @@ from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.run_record import begin_run, write_embeddings
 from proxyclip.dataset.segments import Compaction
-from proxyclip.images.listing import list_images
 from proxyclip.pipeline.opening import Run, open_run
 from proxyclip.pipeline.options import LabelOptions, allowed_failures
 from proxyclip.pipeline.progress import RunProgress
@@ -136,7 +135,7 @@ class _Execution:
         self._begin()
         options, listing = self.run.options, self.run.listing
         if listing is None:
-            listing = list_images(options.input, exclude=options.output)
+            listing = self.run.list_images()
         plan = self.run.manifest.extend_plan(listing, options.shard_size)
         if plan.changed:
             logger.warning("%d images changed since they were planned; they are labelled again.", plan.changed)

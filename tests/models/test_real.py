@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_copies import write_output
 from PIL import Image
 from reference import SHARED
 
 from proxyclip.config import ModelConfig, SegmenterConfig
-from proxyclip.dataset.masks import mask_from_png
-from proxyclip.dataset.shards import read_masks
 from proxyclip.evaluation.confusion import ConfusionMatrix
 from proxyclip.models.segmenter import Segmenter
+from proxyclip.pipeline.evaluate.options import EvaluateOptions
+from proxyclip.pipeline.evaluate.run import evaluate
 from proxyclip.recipes.quality import quality
 from proxyclip.storage.store import Storage
 from proxyclip.vocabulary.names import Vocabulary
@@ -54,15 +53,20 @@ def _label(path):
 
 
 @pytest.mark.parametrize("method", [*EXPECTED_MIOU, *MEASURED_HERE])
-def test_a_method_reaches_its_known_miou(method, photographs, record_property):
+def test_a_method_reaches_its_known_miou(method, photographs, tmp_path, record_property):
+    """Counted here, and by `proxyclip evaluate` on an output that holds the same masks."""
     segmenter = Segmenter.from_config(SegmenterConfig(replace(MODEL, method=method)))
     vocabulary = Vocabulary.load(REAL / "msrc16.json", REAL / "msrc16.embeddings.safetensors")
     matrix = ConfusionMatrix(vocabulary.num_classes)
-    for path in photographs:
-        matrix.add(_label(path), segmenter.predict(path, vocabulary).mask)
+    masks = {path.name: segmenter.predict(path, vocabulary).mask for path in photographs}
+    for name, mask in masks.items():
+        matrix.add(_label(name), mask)
     record_property("method", method)
     record_property("miou", f"{matrix.mean_iou:.2f}")
     assert matrix.mean_iou == pytest.approx((EXPECTED_MIOU | MEASURED_HERE)[method], abs=0.5)
+    write_output(Storage(str(tmp_path)), masks, vocabulary)
+    evaluated = evaluate(EvaluateOptions(str(tmp_path), str(REAL / "msrc16-dev" / "labels")))
+    assert (evaluated.exit_code, evaluated.report.miou) == (0, matrix.mean_iou)
 
 
 # Per quality, in percent: mIoU, and the share of labels equal to those at exact (BENCHMARKS.md).
@@ -84,34 +88,3 @@ def test_a_quality_agrees_with_exact_as_measured(name, photographs):
     miou, agreement = QUALITY[name]
     assert matrix.mean_iou == pytest.approx(miou, abs=0.5)
     assert 100 * equal / pixels == pytest.approx(agreement, abs=0.5)
-
-
-@pytest.mark.slow  # the job's masks equal the library's (tests/pipeline/test_run.py), whose mIoU is tested above
-def test_the_job_reaches_the_known_miou_on_msrc(tmp_path, photographs):
-    images = tmp_path / "images"
-    images.mkdir()
-    for path in photographs:
-        (images / path.name).symlink_to(path)
-    run = subprocess.run(
-        [
-            sys.executable,
-            Path(__file__).parents[2] / "jobs" / "label.py",
-            f"--input={images}",
-            f"--output={tmp_path / 'out'}",
-            f"--vocabulary={REAL / 'msrc16.json'}",
-            f"--embeddings={REAL / 'msrc16.embeddings.safetensors'}",
-            f"--clip=local-dir:{REAL / 'clip-deit-tiny'}",
-            "--proxy=deit_tiny_patch16_224",
-            f"--proxy-weights={REAL / 'vfm-deit-tiny' / 'model.safetensors'}",
-            "--shard-size=8",
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    matrix = ConfusionMatrix(16)
-    rows = list(read_masks(Storage(str(tmp_path / "out"))))
-    assert len(rows) == 33
-    for row in rows:
-        matrix.add(_label(row.uri), mask_from_png(row.mask))
-    assert matrix.mean_iou == pytest.approx(EXPECTED_MIOU["proxyclip"], abs=0.5)

@@ -21,7 +21,6 @@ from proxyclip.demo import CLIP_FOLDER
 from proxyclip.images.listing import list_images
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.pipeline import opening, runner
-from proxyclip.pipeline import run as run_module
 from proxyclip.pipeline.opening import open_run
 from proxyclip.pipeline.recipe import segmenter_config
 from proxyclip.pipeline.run import execute, label
@@ -38,12 +37,11 @@ def listings(monkeypatch):
     """The commits that were there whenever the input was listed."""
     seen = []
 
-    def listing(input_uri, *, exclude):
+    def listing(input_uri, *, exclude, only):
         seen.append(list(committed(Storage(exclude))))
-        return list_images(input_uri, exclude=exclude)
+        return list_images(input_uri, exclude=exclude, only=only)
 
-    for module in (opening, run_module):
-        monkeypatch.setattr(module, "list_images", listing)
+    monkeypatch.setattr(opening, "list_images", listing)
     return seen
 
 

@@ -49,18 +49,19 @@ class PassRecord:
 
 
 class ShardState(NamedTuple):
-    """A shard as it is now. state: 12 hex digits that change when its files or its dead rows do."""
+    """A shard as it is now. state: 12 hex digits that change when its files, its dead rows or other inputs do."""
 
     shard: int
     state: str
 
 
-def shard_states(labels: Labels) -> list[ShardState]:
-    """The committed shards of an output, in order."""
+def shard_states(labels: Labels, inputs: str = "") -> list[ShardState]:
+    """The committed shards of an output, in order. inputs: stands for what else all shards depend on."""
     states = []
     for commit in labels.commits():
         parts = [file.sha256 for _, file in sorted(commit.files.items())]
         parts += sorted(labels.dead.get(commit.shard, ()))
+        parts += [inputs] if inputs else []
         states.append(ShardState(commit.shard, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]))
     return states
 

@@ -56,6 +56,7 @@ def run_pass(
     work: ShardWork,
     *,
     verb: str,
+    inputs: str = "",
     address: str | None = None,
     concurrency: int | None = None,
     verbose: bool = False,
@@ -63,8 +64,9 @@ def run_pass(
     """Work on the shards that are new or have changed since the last run of this pass, the changed ones first.
 
     Ray starts only if there is much to do, or if a cluster is named. verb: what progress calls it ("exporting").
+    inputs: a hash of what the work reads besides the labels; when it changes, every shard is worked on again.
     """
-    states, receipts = shard_states(labels), ledger.receipts()
+    states, receipts = shard_states(labels, inputs), ledger.receipts()
     images = {commit.shard: commit.labelled for commit in labels.commits()}
     tasks = [
         Task(shard, state, tuple(old for old in receipts.get(shard, ()) if old != state))

@@ -1,0 +1,49 @@
+"""Parts that measure what is made of a labelled output: loaders, scores."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from performance.tables import print_table, show
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Samples a second that the loaders give to a training, from a labelled output."""
+
+    labels: str
+    """The output of a labelling job."""
+    images: str | None = None
+    """Where its images lie, if they were moved."""
+    workers: tuple[int, ...] = (0, 1, 2, 4)
+    """Numbers of DataLoader workers."""
+    samples: int = 2000
+    """Samples of a round: whole epochs, repeated."""
+    rounds: int = 3
+    """Rounds with each number of workers. The median counts."""
+
+    def run(self) -> None:
+        from performance.loading import measure_loading
+
+        show(None, "Loaders: batches of 16 crops of image, mask and confidence")
+        print_table(measure_loading(self.labels, self.images, self.workers, self.samples, self.rounds))
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Masks against labels: images per second, for two sizes and few and many classes."""
+
+    images: int = 1000
+    """Images of each output."""
+
+    def run(self) -> None:
+        from performance.evaluate import measure_scoring
+
+        show("cpu", "Scoring masks of drawn scenes in one process, boundary IoU included")
+        with tempfile.TemporaryDirectory() as folder:
+            print_table(measure_scoring(Path(folder), self.images))
+
+
+OutputPart = Loading | Scoring

@@ -1,0 +1,1 @@
+"""How are the masks of an output, or of a benchmark, scored?"""
