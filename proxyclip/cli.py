@@ -17,6 +17,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "relabel": labelling.relabel,
     "reprocess": labelling.reprocess,
     "preview": looking.preview,
+    "gallery": looking.gallery,
     "verify": upkeep.verify,
     "status": upkeep.status,
     "clean": upkeep.clean,
