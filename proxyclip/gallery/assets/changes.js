@@ -50,7 +50,7 @@ Gallery.pages.compare = {
         changes.rows.length
           ? el(
               "details",
-              { open: true },
+              { open: window.innerWidth > 760 },
               el("summary", {}, "Which class became which"),
               Charts.table(columns, changes.rows, { sortedBy: 2, label: "Which class became which" }),
               changes.pairs > changes.rows.length ? el("p", { class: "note" }, `The ${changes.rows.length} largest of ${count(changes.pairs)} changes.`) : null,

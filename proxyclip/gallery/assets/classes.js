@@ -17,8 +17,8 @@ Gallery.pages.classes = {
         el(
           "p",
           { class: "note" },
-          `${plural(output.num_images, "image")} by mean confidence. Vocabulary ${output.vocabulary} with ${plural(output.num_classes, "class", "classes")}, ` +
-            `${percent(output.unlabelled)} of the pixels without a class.`,
+          `${plural(output.num_images, "image")} by mean confidence. Vocabulary ${output.vocabulary} with ${plural(output.num_classes, "class", "classes")}.` +
+            (output.unlabelled ? ` ${percent(output.unlabelled)} of the pixels have no class.` : ""),
         ),
       );
     });

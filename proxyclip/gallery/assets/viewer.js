@@ -163,6 +163,7 @@ const Viewer = (() => {
     const box = stage.querySelector(".picture").getBoundingClientRect();
     const [x, y] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
     readAt(x < 0 || y < 0 || x >= 1 || y >= 1 ? null : [x, y]);
+    if (masks.length > 1 && event.buttons & 1) Gallery.set({ wipe: Math.round(100 * Math.min(1, Math.max(0, x))) });
   }
 
   function readAt(place) {
