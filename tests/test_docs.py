@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxyclip import LabelOptions, Vocabulary
-from proxyclip.gallery.preview import PreviewOptions
+from proxyclip.gallery.options import GalleryOptions, PreviewOptions
 from proxyclip.pipeline.relabel.options import RelabelOptions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,7 +21,8 @@ PAGES = [
     ROOT / "cluster" / "README.md",
 ]
 REFERENCE = [
-    ROOT / "docs" / f"{name}.md" for name in ("output", "presets", "relabelling", "running", "speed", "vocabularies")
+    ROOT / "docs" / f"{name}.md"
+    for name in ("gallery", "output", "presets", "relabelling", "running", "speed", "vocabularies")
 ]
 OTHER_OPTIONS = {"repair", "older-than-h", "dry-run", "device", "help"}
 
@@ -59,7 +60,9 @@ def test_files_that_are_named_are_there(page):
 @pytest.mark.parametrize("page", REFERENCE, ids=name)
 def test_options_that_are_named_are_there(page):
     fields = {
-        field.name for kind in (LabelOptions, RelabelOptions, PreviewOptions) for field in dataclasses.fields(kind)
+        field.name
+        for kind in (LabelOptions, RelabelOptions, PreviewOptions, GalleryOptions)
+        for field in dataclasses.fields(kind)
     }
     known = {field.replace("_", "-") for field in fields} | OTHER_OPTIONS
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", page.read_text()))

@@ -238,6 +238,27 @@ class Startup:
 
 
 @dataclass(frozen=True)
+class Gallery:
+    """A gallery: images/s, bytes an image, and seconds until its page is usable in a browser."""
+
+    output: str
+    """An output whose images are there."""
+    compare: str | None = None
+    """Another output of these images, to compare with."""
+    limit: int = 1000
+    """Images of the gallery."""
+    rounds: int = 3
+    """Times that it is built and opened. The median counts."""
+
+    def run(self) -> None:
+        from performance.gallery import measure_gallery
+
+        _show(None, "Gallery with thumbnails of 480 pixels")
+        with tempfile.TemporaryDirectory() as folder:
+            _print(measure_gallery(self.output, self.compare, self.limit, self.rounds, Path(folder)))
+
+
+@dataclass(frozen=True)
 class Compare:
     """This version of the project and another one by turns: engine, decoding and pipeline."""
 
@@ -267,7 +288,19 @@ class Compare:
 
 
 Part = (
-    Engine | Decoding | Relabel | Text | Pipeline | Scaling | Quality | Features | Loading | Resume | Startup | Compare
+    Engine
+    | Decoding
+    | Relabel
+    | Text
+    | Pipeline
+    | Scaling
+    | Quality
+    | Features
+    | Loading
+    | Resume
+    | Startup
+    | Gallery
+    | Compare
 )
 
 

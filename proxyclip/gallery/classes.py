@@ -35,7 +35,8 @@ class Classes:
     @classmethod
     def of(cls, outputs: Sequence[tuple[Labels, Survey]]) -> Classes:
         """The classes that occur, those of the first output first, in order of their index."""
-        classes, known = cls(), {}
+        classes = cls()
+        known: dict[str, int] = {}
         for number, (labels, found) in enumerate(outputs):
             names, colours = labels.vocabulary.class_names, labels.vocabulary.colours
             for summary in found.classes:

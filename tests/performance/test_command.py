@@ -28,6 +28,7 @@ def test_help_lists_the_parts():
         "loading",
         "resume",
         "startup",
+        "gallery",
         "compare",
     ):
         assert f"• {part} " in found.stdout

@@ -139,7 +139,7 @@
     }
   });
 
-  document.title = `${Gallery.about.title} – gallery`;
+  document.title = `${Gallery.about.title} - gallery`;
   document.getElementById("title").textContent = Gallery.about.title;
   document.getElementById("help-button").addEventListener("click", showHelp);
   document.getElementById("tabs").append(
