@@ -155,8 +155,8 @@ def test_the_slider_sets_the_opacity_and_a_key_toggles_the_masks(page):
 
 def test_the_legend_filters_and_highlights_and_says_how_large_each_class_is(made, page):
     corpus, _ = made
-    assert page.locator("#classes button").count() == len(NAMES) + 1  # with the other output's
-    assert page.locator("#classes .name").all_text_contents()[-2:] == ["lynx", "fern"]
+    assert page.locator("#classes button").count() == len(NAMES)
+    assert page.locator("#classes .name").all_text_contents()[-1] == "lynx"
     masks = [corpus.masks[f"labels/{uri}"] for uri in URIS]
     share = sum((mask == 0).sum() for mask in masks) / sum((mask != 255).sum() for mask in masks)
     sky = page.locator("#classes button", has_text="sky")
@@ -259,6 +259,7 @@ def test_images_open_by_keys_alone(page):
 def test_two_outputs_are_compared(made, page):
     corpus, _ = made
     go(page, "compare")
+    assert page.locator("#classes button").count() == len(NAMES) + 1  # with the other output's
     changed = page.evaluate("Gallery.images.map(image => image.changed)")
     shown = page.eval_on_selector_all(".card", "cards => cards.map(card => card.image.changed)")
     assert shown == sorted(changed, reverse=True)[: len(shown)]

@@ -18,6 +18,11 @@
     const page = Gallery.pages[known];
     update = null;
     document.body.dataset.page = known;
+    const both = Boolean(page.both);
+    if (both !== Gallery.state.both) {
+      const selected = [...Gallery.state.selected].filter((number) => both || classOf(number).outputs[0]);
+      Gallery.set({ both, selected: new Set(selected), transition: null });
+    }
     legend.hidden = !page.legend || !Gallery.classes.length;
     for (const link of document.querySelectorAll("#tabs a")) {
       if (link.dataset.page === (page.within || known)) link.setAttribute("aria-current", "page");

@@ -7,6 +7,7 @@ Gallery.pages.compare = {
   title: () => "Compare",
   available: () => Gallery.compared,
   legend: true,
+  both: true,
   async show(content) {
     await Gallery.script("data/changes.js");
     const changes = Gallery.changes;

@@ -72,7 +72,7 @@ const Charts = (() => {
     );
   }
 
-  // A table whose columns sort. columns: [{name, by, cell, numeric}]. The first click sorts numbers from the largest.
+  // A table whose columns sort. columns: [{name, of, by, cell, numeric}]; of: a second line in its head. The first click sorts numbers from the largest.
   function table(columns, rows, { sortedBy = 0, down = true, label }) {
     const body = el("tbody");
     let order = { at: sortedBy, down };
@@ -83,6 +83,7 @@ const Charts = (() => {
       };
       const head = el("th", { scope: "col", class: column.numeric ? "numeric" : "" });
       head.append(column.by ? el("button", { onclick: sort }, column.name) : column.name);
+      if (column.of) head.append(el("span", { class: "of", title: column.of }, column.of));
       return head;
     });
     const LIMIT = 500;

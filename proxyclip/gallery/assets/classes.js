@@ -37,9 +37,10 @@ function table(outputs) {
   ];
   outputs.forEach((output, at) => {
     const of = (key) => (row) => (row.outputs[at] ? row.outputs[at][key] : 0);
-    const suffix = outputs.length > 1 ? `, ${output.name}` : "";
+    const named = { of: outputs.length > 1 ? output.name : null };
     const column = (name, key, figure, top) => ({
-      name: name + suffix,
+      name,
+      ...named,
       numeric: true,
       by: of(key),
       cell: (row) => (row.outputs[at] ? Charts.bar(of(key)(row), top, row.colour, figure(of(key)(row))) : "–"),
@@ -48,7 +49,8 @@ function table(outputs) {
     columns.push(column("Images", "images", count, largest(of("images"))));
     columns.push(column("Confidence", "confidence", (value) => percent(value, 0), 1));
     columns.push({
-      name: `Histogram${suffix}`,
+      name: "Histogram",
+      ...named,
       cell: (row) =>
         row.outputs[at]
           ? Charts.histogram([{ counts: row.outputs[at].histogram, colour: row.colour }], {

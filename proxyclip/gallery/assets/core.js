@@ -4,6 +4,7 @@
 const Gallery = {
   pages: {}, // by name: {title, show(content, argument), legend}
   state: {
+    both: false, // whether the page shows the masks of both outputs
     order: "least",
     selected: new Set(), // classes that the legend filters by
     highlighted: null, // the class under the pointer in the legend

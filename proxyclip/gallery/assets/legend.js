@@ -9,8 +9,9 @@ const Legend = (() => {
   let root = null;
   let clear = null;
 
+  // The share of a class; in the second output, if the first does not have it.
   function area(each) {
-    return each.outputs[0] ? each.outputs[0].share : 0;
+    return each.outputs.find((output) => output).share;
   }
 
   function item(each, largest) {
@@ -36,7 +37,7 @@ const Legend = (() => {
         },
         swatch(each.colour),
         el("span", { class: "name" }, each.name),
-        el("span", { class: "figure" }, each.outputs[0] ? percent(area(each)) : "–"),
+        el("span", { class: "figure" }, percent(area(each))),
         el(
           "span",
           { class: "track", "aria-hidden": "true" },
@@ -48,9 +49,11 @@ const Legend = (() => {
 
   function fill() {
     const found = Gallery.classes
+      .filter((each) => each.outputs[0] || Gallery.state.both)
       .filter((each) => each.name.toLowerCase().includes(query))
       .sort((one, other) => area(other) - area(one) || one.number - other.number);
     const largest = Math.max(0, ...found.slice(0, 1).map(area));
+    root.querySelector(".fold .figure").textContent = count(found.length);
     list.replaceChildren(...found.slice(0, limit).map((each) => item(each, largest)));
     if (found.length > limit) {
       const more = () => {
@@ -85,7 +88,7 @@ const Legend = (() => {
         onclick: () => toggle.setAttribute("aria-expanded", String(root.classList.toggle("open"))),
       },
       "Classes",
-      el("span", { class: "figure" }, count(Gallery.classes.length)),
+      el("span", { class: "figure" }),
     );
     const head = el("div", { class: "head" }, el("h2", {}, "Classes"), clear);
     root.replaceChildren(toggle, head, el("div", { class: "find" }, search), list);
@@ -93,6 +96,7 @@ const Legend = (() => {
   }
 
   Gallery.onChange((changes) => {
+    if (list && "both" in changes) fill();
     if (!list || !("selected" in changes || "transition" in changes)) return;
     for (const button of list.querySelectorAll("[data-class]")) {
       button.setAttribute("aria-pressed", String(Gallery.state.selected.has(Number(button.dataset.class))));

@@ -54,7 +54,7 @@ const Selection = {
     const { selected, transition } = Gallery.state;
     return Gallery.images.filter((image) => {
       const found = new Set(image.classes.map((each) => each.of));
-      if (Gallery.compared) image.transitions.forEach(([, after]) => found.add(after));
+      if (Gallery.state.both) image.transitions.forEach(([, after]) => found.add(after));
       if (![...selected].every((number) => found.has(number))) return false;
       return !transition || image.transitions.some(([one, two]) => one === transition[0] && two === transition[1]);
     });
