@@ -79,7 +79,9 @@ class Classes:
 
 
 def _plain(summary: ClassSummary | None) -> list[Any] | None:
+    """A summary as a short list. Of its histogram, the number and the height of each bar that is not empty."""
     if summary is None:
         return None
     figures = [round(summary.share, 8), round(summary.mean_confidence, 4)]
-    return [summary.index, summary.images, summary.pixels, *figures, summary.histogram]
+    bars = [number for bar in enumerate(summary.histogram) if bar[1] for number in bar]
+    return [summary.index, summary.images, summary.pixels, *figures, bars]

@@ -14,7 +14,7 @@ from proxyclip.images.listing import fetch_image
 from proxyclip.images.reading import read_thumbnail
 from proxyclip.storage.store import Storage
 
-JPEG_QUALITY = 80
+JPEG_QUALITY = 75
 CONFIDENCE_SIDE = 160
 
 

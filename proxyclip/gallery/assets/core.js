@@ -41,7 +41,9 @@ const Gallery = {
 
   summary(values) {
     if (!values) return null;
-    const [index, images, pixels, share, confidence, histogram] = values;
+    const [index, images, pixels, share, confidence, bars] = values;
+    const histogram = new Array(Gallery.about.outputs[0].histogram.length).fill(0);
+    for (let at = 0; at < bars.length; at += 2) histogram[bars[at]] = bars[at + 1];
     return { index, images, pixels, share, confidence, histogram };
   },
 
