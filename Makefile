@@ -15,6 +15,9 @@ demo: $(INSTALLED)
 	$(VENV)/bin/proxyclip relabel --source $(DEMO)/labels --output $(DEMO)/food-and-animals \
 	  --vocabulary proxyclip/demo/food_and_animals.json
 	$(VENV)/bin/proxyclip preview $(DEMO)/food-and-animals
+	$(VENV)/bin/proxyclip gallery $(DEMO)/labels --compare $(DEMO)/food-and-animals --title "Drawn scenes"
+	$(VENV)/bin/proxyclip gallery $(DEMO)/food-and-animals --compare $(DEMO)/labels --title "Food and animals"
+	@echo "Open in a browser: file://$(CURDIR)/$(DEMO)/labels/gallery/index.html"
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=15

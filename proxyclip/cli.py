@@ -19,6 +19,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "evaluate": judging.evaluate,
     "benchmark": judging.benchmark,
     "preview": looking.preview,
+    "gallery": looking.gallery,
     "verify": upkeep.verify,
     "status": upkeep.status,
     "clean": upkeep.clean,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxyclip import EvaluateOptions, LabelOptions, Vocabulary
-from proxyclip.gallery.preview import PreviewOptions
+from proxyclip.gallery.options import GalleryOptions, PreviewOptions
 from proxyclip.pipeline.evaluate.options import BenchmarkOptions
 from proxyclip.pipeline.relabel.options import RelabelOptions
 
@@ -23,9 +23,9 @@ PAGES = [
 ]
 REFERENCE = [
     ROOT / "docs" / f"{name}.md"
-    for name in ("evaluation", "output", "presets", "relabelling", "running", "speed", "vocabularies")
+    for name in ("evaluation", "gallery", "output", "presets", "relabelling", "running", "speed", "vocabularies")
 ]
-KINDS = (LabelOptions, RelabelOptions, PreviewOptions, EvaluateOptions, BenchmarkOptions)
+KINDS = (LabelOptions, RelabelOptions, PreviewOptions, GalleryOptions, EvaluateOptions, BenchmarkOptions)
 OTHER_OPTIONS = {"repair", "older-than-h", "dry-run", "device", "help"}
 
 

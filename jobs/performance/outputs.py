@@ -46,4 +46,25 @@ class Scoring:
             print_table(measure_scoring(Path(folder), self.images))
 
 
-OutputPart = Loading | Scoring
+@dataclass(frozen=True)
+class Gallery:
+    """A gallery: images/s, bytes an image, and seconds until its page is usable in a browser."""
+
+    output: str
+    """An output whose images are there."""
+    compare: str | None = None
+    """Another output of these images, to compare with."""
+    limit: int = 1000
+    """Images of the gallery."""
+    rounds: int = 3
+    """Times that it is built and opened. The median counts."""
+
+    def run(self) -> None:
+        from performance.gallery import measure_gallery
+
+        show(None, "Gallery with thumbnails of 480 pixels")
+        with tempfile.TemporaryDirectory() as folder:
+            print_table(measure_gallery(self.output, self.compare, self.limit, self.rounds, Path(folder)))
+
+
+OutputPart = Gallery | Loading | Scoring

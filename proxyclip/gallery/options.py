@@ -18,3 +18,32 @@ class PreviewOptions:
     """How many images to draw."""
     sheet: int = 12
     """How many of them go on the contact sheet."""
+
+
+@dataclass(frozen=True)
+class GalleryOptions:
+    """Make a gallery of an output: a folder of web pages. The run need not be finished."""
+
+    output: Annotated[Positional[str], arg(metavar="OUT")]
+    """The --output of `proxyclip label`: a folder or s3://BUCKET/PREFIX."""
+    to: str | None = None
+    """Where to write the gallery: a folder or s3://BUCKET/PREFIX. Default: OUT/gallery."""
+    limit: int = 1000
+    """How many images to show. Of a larger output, half are drawn so that rare classes are seen, and the others by
+    chance."""
+    seed: int = 0
+    """Seed of the draw and of the random order."""
+    compare: str | None = None
+    """Another output of the same images, to compare with: another vocabulary, another preset, before and after."""
+    evaluation: str | None = None
+    """evaluation.json of `proxyclip evaluate`, or its folder: adds a page with the scores."""
+    size: int = 480
+    """Longest side of a thumbnail, in pixels."""
+    title: str | None = None
+    """Title of the gallery. Default: the last part of OUT."""
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ValueError(f"--limit is {self.limit}; show at least 1 image.")
+        if not 32 <= self.size <= 4096:
+            raise ValueError(f"--size is {self.size}; give 32 to 4096 pixels.")

@@ -85,8 +85,24 @@ def read_image(data: bytes, windows: WindowConfig) -> ResizedImage:
     With `windows.fast_decode` a JPEG of at least twice that size is read at a half, a quarter or an eighth of its
     own. Raises ImageError as `read_pixels` does.
     """
-    pixels, original_hw = _read(data, MAX_PIXELS, windows if windows.fast_decode else None)
-    return ResizedImage(resize_image(pixels, resized_hw(original_hw, windows)), original_hw)
+
+    def wanted(original_hw: tuple[int, int]) -> tuple[int, int]:
+        return resized_hw(original_hw, windows)
+
+    pixels, original_hw = _read(data, MAX_PIXELS, wanted if windows.fast_decode else None)
+    return ResizedImage(resize_image(pixels, wanted(original_hw)), original_hw)
+
+
+def read_thumbnail(data: bytes, wanted: Callable[[tuple[int, int]], tuple[int, int]]) -> ResizedImage:
+    """Read an encoded image in a hurry, to look at: at the height and width that `wanted` makes of the original ones.
+
+    A JPEG is read at a half, a quarter or an eighth of its size where that is enough. Raises ImageError as
+    `read_pixels` does.
+    """
+    pixels, original_hw = _read(data, MAX_PIXELS, wanted)
+    height, width = wanted(original_hw)
+    small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
+    return ResizedImage(np.asarray(small), original_hw)
 
 
 def read_pixels(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -99,8 +115,13 @@ def read_pixels(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return _read(data, max_pixels)[0]
 
 
-def _read(data: bytes, max_pixels: int, just_for: WindowConfig | None = None) -> tuple[np.ndarray, tuple[int, int]]:
-    """Upright pixels, and the upright original size. just_for: a JPEG may be read smaller, but not below its size."""
+def _read(
+    data: bytes, max_pixels: int, wanted: Callable[[tuple[int, int]], tuple[int, int]] | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Upright pixels, and the upright original size.
+
+    wanted: from the original height and width, those below which a JPEG must not be read; None to read all pixels.
+    """
     if not data:
         raise ImageError("empty", "the file has no bytes")
     opener = next((opener for magic, opener in _OPENERS.items() if data.startswith(magic)), None)
@@ -116,9 +137,9 @@ def _read(data: bytes, max_pixels: int, just_for: WindowConfig | None = None) ->
                 raise ImageError("too_large", f"{width} x {height} pixels, a side longer than {MAX_SIDE}")
             if width * height > max_pixels:
                 raise ImageError("too_large", f"{width} x {height} pixels, more than the limit of {max_pixels}")
-            smaller = just_for if isinstance(image, JpegImageFile) else None
+            smaller = wanted if isinstance(image, JpegImageFile) else None
             if smaller is not None:
-                image.draft(image.mode, resized_hw((height, width), smaller)[::-1])  # keeps at least that size
+                image.draft(image.mode, smaller((height, width))[::-1])  # keeps at least that size
             image.load()
             orientation = _orientation(image)
             pixels = _rgb(_upright(image, orientation))
