@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,3 +53,10 @@ def test_an_installed_wheel_labels_a_folder(installed, tmp_path):
     assert "4 of 4 images labelled, 0 failed" in run.stdout
     report = verify(Storage(str(tmp_path / "labels")))
     assert (report.images, report.problems, report.unfinished) == (4, [], [])
+    gallery = [installed.with_name("proxyclip"), "gallery", "labels"]
+    run = subprocess.run(gallery, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=600)
+    assert run.returncode == 0, run.stderr
+    pages = tmp_path / "labels" / "gallery"
+    asked = re.findall(r'(?:src|href)="((?:assets|data)/[^"]+)"', (pages / "index.html").read_text())
+    assert len(asked) > 10
+    assert [path for path in asked if not (pages / path).exists()] == []
