@@ -1,0 +1,63 @@
+"""The options of `proxyclip calibrate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+# The value of --labels for a run without labels.
+NO_LABELS = "none"
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """Find thresholds of confidence, from a small labelled sample of an output's images.
+
+    Writes thresholds.json, which label, relabel and export take as --thresholds, and a report: calibration.json and
+    reliability.png. Exit codes: 0, done. 2, the command is wrong, or the labels are too few or do not fit.
+    """
+
+    output: Annotated[Positional[str], arg(metavar="OUT")]
+    """The --output of `proxyclip label` or `relabel`: a folder or s3://BUCKET/PREFIX. It need not be finished."""
+    labels: str
+    """Folder or prefix of label images: index PNG files under the names of their images. "none": there are no labels;
+    see --share."""
+    precision: float = 0.9
+    """The share of kept pixels that shall be right, for each class."""
+    certainty: float = 0.8
+    """How sure the thresholds must be of that: the probability with which the lower bound of the precision holds. A
+    higher one keeps fewer pixels."""
+    min_images: int = 5
+    """Images that a class's threshold must rest on. With fewer, the class takes the threshold of all classes."""
+    min_pixels: int = 1000
+    """Pixels that a class's threshold must rest on."""
+    label_suffix: str = ".png"
+    """What the names of label files have in place of their image's extension."""
+    share: float = 0.5
+    """With --labels none: the share of each class's pixels to keep, the most confident first. It says nothing about
+    how many are right."""
+    sample: int = 500
+    """With --labels none: images to look at, from all over the output."""
+    to: Annotated[str | None, arg(metavar="DEST", help_behavior_hint="(default: OUT/calibration)")] = None
+    """Folder or prefix to write to."""
+
+    def __post_init__(self) -> None:
+        for name in ("precision", "share"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"--{name} is {getattr(self, name)}; it must be above 0 and below 1.")
+        if not 0.5 <= self.certainty < 1:
+            raise ValueError(f"--certainty is {self.certainty}; it must be from 0.5 to below 1.")
+        if self.min_images < 2:
+            raise ValueError(
+                f"--min-images is {self.min_images}; one image shows nothing about others: give 2 or more."
+            )
+        for name in ("min_pixels", "sample"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1.")
+
+    @property
+    def destination(self) -> str:
+        """Where the results go."""
+        return self.to if self.to is not None else f"{self.output.rstrip('/')}/calibration"
