@@ -23,8 +23,8 @@ from proxyclip.evaluation.calibration.options import NO_LABELS, CalibrateOptions
 from proxyclip.evaluation.calibration.precision import INTERVAL
 from proxyclip.evaluation.calibration.reliability import reliability
 from proxyclip.evaluation.calibration.sample import Sample, unlabelled_evidence
-from proxyclip.evaluation.labels.coding import Coding
 from proxyclip.evaluation.labels.files import LabelFiles
+from proxyclip.evaluation.labels.matching import Matching, by_index, by_map, by_names
 from proxyclip.storage.store import Storage, public_uri
 from proxyclip.vocabulary.names import Vocabulary
 from proxyclip.vocabulary.thresholds import ClassEvidence, Thresholds
@@ -74,9 +74,9 @@ def calibrate(options: CalibrateOptions) -> Calibrated:
 def _with_labels(labels: Labels, options: CalibrateOptions) -> Calibrated:
     rule = Rule(options.precision, options.certainty, options.min_images, options.min_pixels)
     vocabulary = labels.vocabulary
-    coding = Coding.indices(vocabulary.num_classes, [labels.ignore], hint=_hint(labels))
-    sample = Sample(labels, LabelFiles(options.labels, options.label_suffix))
-    evidence = sample.evidence(coding)
+    matching = _matching(options, vocabulary)
+    sample = Sample(labels, LabelFiles(options.labels, options.label_suffix, options.image_suffix))
+    evidence = sample.evidence(matching.coding)
     _refuse_too_little(evidence, rule, sample.waiting)
     chosen, fitted = choose(evidence, rule), cross_fit(evidence, rule)
     of_classes = class_evidence(evidence, chosen, fitted)
@@ -86,6 +86,7 @@ def _with_labels(labels: Labels, options: CalibrateOptions) -> Calibrated:
         "what_this_is": f"The lowest confidence above which the share of right pixels is at least {rule.precision:g}: "
         f"its lower bound, which holds with probability {rule.certainty:g} over images like those of the sample, "
         "reaches that share.",
+        "label_values": matching.rule,
         "images": evidence.num_images,
         "pixels": pixels,
         "accuracy": right / pixels,
@@ -101,6 +102,9 @@ def _with_labels(labels: Labels, options: CalibrateOptions) -> Calibrated:
         "sample": list(evidence.uris),
     }
     notes = []
+    if matching.unmatched_labels:
+        others = ", ".join(f"{value} {name!r}" for value, name in matching.unmatched_labels.items())
+        notes.append(f"Label values without a class of the output do not count: {others}.")
     if sample.waiting:
         notes.append(f"{sample.waiting} labelled images have no mask (yet), and were left out.")
     return Calibrated(vocabulary, chosen.thresholds(), of_classes, report, notes)
@@ -158,11 +162,14 @@ def _refuse_too_little(evidence: Evidence, rule: Rule, waiting: int) -> None:
     )
 
 
-def _hint(labels: Labels) -> str:
-    return (
-        f"Classes of {labels.vocabulary.name!r} are 0 to {labels.vocabulary.num_classes - 1}, and {labels.ignore} is "
-        "ignored."
-    )
+def _matching(options: CalibrateOptions, vocabulary: Vocabulary) -> Matching:
+    """What the values of the labels mean."""
+    if options.map is not None:
+        return by_map(vocabulary, options.map, options.ignore)
+    if options.label_names is not None:
+        names = Vocabulary.load(options.label_names)
+        return by_names(vocabulary, names, options.ignore, reduce_zero_label=options.reduce_zero_label)
+    return by_index(vocabulary, options.ignore, reduce_zero_label=options.reduce_zero_label)
 
 
 def _notes(labels: Labels) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 # The value of --labels for a run without labels.
 NO_LABELS = "none"
@@ -22,8 +22,8 @@ class CalibrateOptions:
     output: Annotated[Positional[str], arg(metavar="OUT")]
     """The --output of `proxyclip label` or `relabel`: a folder or s3://BUCKET/PREFIX. It need not be finished."""
     labels: str
-    """Folder or prefix of label images: index PNG files under the names of their images. "none": there are no labels;
-    see --share."""
+    """Folder or prefix of the label files: images of one channel whose values are classes. The label of a/b.jpg is
+    a/b.png there. "none": there are no labels; see --share."""
     precision: float = 0.9
     """The share of kept pixels that shall be right, for each class."""
     certainty: float = 0.8
@@ -34,7 +34,17 @@ class CalibrateOptions:
     min_pixels: int = 1000
     """Pixels that a class's threshold must rest on."""
     label_suffix: str = ".png"
-    """What the names of label files have in place of their image's extension."""
+    """What a label's name ends in, in place of --image-suffix."""
+    image_suffix: Annotated[str | None, arg(metavar="STR", help_behavior_hint="(default: its extension)")] = None
+    """The end of an image's name that --label-suffix replaces."""
+    label_names: Annotated[str | None, arg(metavar="NAME|FILE", help_behavior_hint="(default: the output's)")] = None
+    """The names of the label values, as a vocabulary: see `proxyclip evaluate`, as for the next three options."""
+    map: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """File that gives label values to classes of the output."""
+    ignore: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 255, or 65535)")] = None
+    """Label value of pixels that do not count."""
+    reduce_zero_label: FlagCreatePairsOff[bool] = False
+    """0 does not count either, and classes count from 1."""
     share: float = 0.5
     """With --labels none: the share of each class's pixels to keep, the most confident first. It says nothing about
     how many are right."""
@@ -56,6 +66,10 @@ class CalibrateOptions:
         for name in ("min_pixels", "sample"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1.")
+
+        if self.map is not None and (self.label_names is not None or self.reduce_zero_label):
+            other = "--label-names" if self.label_names is not None else "--reduce-zero-label"
+            raise ValueError(f"--map says what every value is; leave {other} out.")
 
     @property
     def destination(self) -> str:

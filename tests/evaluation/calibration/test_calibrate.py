@@ -181,7 +181,11 @@ def test_an_image_that_was_removed_does_not_count(tmp_path):
     ("numbers", "change", "message"),
     [
         (range(8), lambda truth: truth[:-1], "its label has 81 x 62 pixels, the image has 81 x 63"),
-        (range(8), lambda truth: np.where(truth == 2, 7, truth).astype(np.uint8), r"without a class: 7\. Classes of"),
+        (
+            range(8),
+            lambda truth: np.where(truth == 2, 7, truth).astype(np.uint8),
+            r"without a class: 7\. Classes are 0 to 2",
+        ),
         (range(8), lambda truth: np.full_like(truth, 255), "all of their pixels are ignored"),
         (range(8), lambda truth: np.dstack([truth] * 3), "mode RGB"),
         ([0], lambda truth: truth, "There are 1 labelled images"),
@@ -268,3 +272,21 @@ def test_the_command_says_what_was_found(tmp_path, monkeypatch, capsys):
     assert run_job("calibrate") == 2
     assert "--precision is 1.5" in capsys.readouterr().err
     assert Path(tmp_path / "out" / "calibration" / "reliability.png").stat().st_size > 1000
+
+
+def test_labels_of_other_values_are_read_by_name_and_by_map(tmp_path):
+    """As by index; what has no class of the output does not count."""
+    make(tmp_path / "out", 12)
+    write_labels(tmp_path / "truth", range(12))
+    write_labels(tmp_path / "other", range(12), lambda truth: np.array([8, 9, 4] + [255] * 253, np.uint8)[truth])
+    write_labels(tmp_path / "names", range(12), lambda truth: np.array([2, 1, 3] + [255] * 253, np.uint8)[truth])
+    (tmp_path / "map.json").write_text(json.dumps({"8": "sky", "9": "tree", "4": "horse", "255": None}))
+    (tmp_path / "names.txt").write_text("cow\ntree\nsky\nhorse")
+    plain = calibrate(options(tmp_path))
+    mapped = calibrate(options(tmp_path, labels=str(tmp_path / "other"), map=str(tmp_path / "map.json")))
+    named = calibrate(options(tmp_path, labels=str(tmp_path / "names"), label_names=str(tmp_path / "names.txt")))
+    for found in (mapped, named):
+        assert (found.thresholds, found.report["accuracy"]) == (plain.thresholds, plain.report["accuracy"])
+    assert any("0 'cow'" in note for note in named.notes)
+    with pytest.raises(ValueError, match="leave --label-names out"):
+        options("there", map="map.json", label_names="names.txt")
