@@ -31,6 +31,9 @@ from proxyclip.vocabulary.thresholds import ClassEvidence, Thresholds
 
 THRESHOLDS, REPORT, PICTURE = "thresholds.json", "calibration.json", "reliability.png"
 
+# What both files say first.
+_ABOUT = ("output", "fingerprint", "vocabulary", "vocabulary_fingerprint", "asked", "what_this_is")
+
 _NOT_PRECISION = (
     "These thresholds keep the most confident share of each class. They were chosen without labels, so they say "
     "nothing about how many of the kept pixels are right: a class that is always wrong keeps the same share as one "
@@ -59,7 +62,7 @@ def calibrate(options: CalibrateOptions) -> Calibrated:
     destination = Storage(options.destination)
     found = _without_labels(labels, options) if options.labels == NO_LABELS else _with_labels(labels, options)
     found.notes.extend(_notes(labels))
-    about = {name: found.report[name] for name in ("output", "fingerprint", "vocabulary", "asked", "what_this_is")}
+    about = {name: found.report[name] for name in _ABOUT}
     destination.write(THRESHOLDS, found.thresholds.to_json(found.vocabulary, found.evidence, about))
     destination.write(REPORT, (json.dumps(found.report, indent=1, ensure_ascii=False) + "\n").encode())
     if "reliability" in found.report:
@@ -136,6 +139,7 @@ def _head(labels: Labels, asked: dict[str, Any]) -> dict[str, Any]:
         "output": public_uri(labels.storage.uri),
         "fingerprint": labels.record.fingerprint,
         "vocabulary": labels.vocabulary.name,
+        "vocabulary_fingerprint": labels.record.recipe.get("vocabulary"),
         "asked": asked,
     }
 

@@ -24,7 +24,7 @@ class Rule:
     """
 
     precision: float = 0.9
-    certainty: float = 0.8
+    certainty: float = 0.9
     min_images: int = 5
     min_pixels: int = 1000
 

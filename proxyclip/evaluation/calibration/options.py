@@ -26,7 +26,7 @@ class CalibrateOptions:
     a/b.png there. "none": there are no labels; see --share."""
     precision: float = 0.9
     """The share of kept pixels that shall be right, for each class."""
-    certainty: float = 0.8
+    certainty: float = 0.9
     """How sure the thresholds must be of that: the probability with which the lower bound of the precision holds. A
     higher one keeps fewer pixels."""
     min_images: int = 5

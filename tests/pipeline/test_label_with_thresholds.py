@@ -108,6 +108,11 @@ def test_thresholds_that_do_not_fit_are_refused_before_work_starts(options, tmp_
     Path(here).write_text('{"version": 1, "thresholds": {"sky": 0.5}}')
     with pytest.raises(ValueError, match=r"--thresholds .*no class 'grass'"):
         open_run(dataclasses.replace(options, thresholds=here))
+    words = Vocabulary.load(options.vocabulary)
+    other = {"version": 1, "vocabulary_fingerprint": "another", "thresholds": dict.fromkeys(words.class_names, 0.5)}
+    Path(here).write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="made with other queries or text embeddings"):
+        open_run(dataclasses.replace(options, thresholds=here))
     with pytest.raises(ValueError, match="takes the place of --ignore-below"):
         LabelOptions("in", "out", "voc21", thresholds=here, ignore_below=0.5)
     with pytest.raises(ValueError, match="--add-features makes no masks"):
