@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
@@ -25,8 +26,10 @@ def calibrate(options: Annotated[CalibrateOptions, arg(name="")]) -> int:
     """
     from proxyclip.evaluation.calibration.calibrate import REPORT, THRESHOLDS
     from proxyclip.evaluation.calibration.calibrate import calibrate as find
+    from proxyclip.pipeline.opening import output_uri
     from proxyclip.storage.store import public_uri
 
+    options = replace(options, to=output_uri(options.destination))
     found = find(options)
     for line in _table(found):
         print(line)

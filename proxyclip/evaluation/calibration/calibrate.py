@@ -108,6 +108,11 @@ def _with_labels(labels: Labels, options: CalibrateOptions) -> Calibrated:
     if matching.unmatched_labels:
         others = ", ".join(f"{value} {name!r}" for value, name in matching.unmatched_labels.items())
         notes.append(f"Label values without a class of the output do not count: {others}.")
+    if fitted.precision is not None and fitted.precision < rule.precision:
+        notes.append(
+            f"On images that they were not chosen on, the thresholds reach {100 * fitted.precision:.1f} %, less than "
+            f"{100 * rule.precision:g} %: the sample is small. Label more images, or raise --certainty."
+        )
     if sample.waiting:
         notes.append(f"{sample.waiting} labelled images have no mask (yet), and were left out.")
     return Calibrated(vocabulary, chosen.thresholds(), of_classes, report, notes)

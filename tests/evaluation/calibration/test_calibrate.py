@@ -290,3 +290,17 @@ def test_labels_of_other_values_are_read_by_name_and_by_map(tmp_path):
     assert any("0 'cow'" in note for note in named.notes)
     with pytest.raises(ValueError, match="leave --label-names out"):
         options("there", map="map.json", label_names="names.txt")
+
+
+def test_a_sample_that_promises_too_much_says_so(tmp_path):
+    """With a certainty of one half, chance decides; on images like these and five of them, it is often not met."""
+    make(tmp_path / "out")
+    noted = []
+    for first in range(0, 20, 5):
+        labels = tmp_path / f"truth {first}"
+        write_labels(labels, range(first, first + 5))
+        found = calibrate(options(tmp_path, labels=str(labels), precision=0.8, certainty=0.5, min_images=2))
+        reached = found.report["cross_fitted"]["precision"]
+        noted.append(any("less than 80 %" in note for note in found.notes))
+        assert noted[-1] == (reached < 0.8)
+    assert any(noted)
