@@ -98,12 +98,13 @@ class Thresholds:
         return (json.dumps(fields, indent=1, ensure_ascii=False) + "\n").encode()
 
     def apply(
-        self, mask: npt.NDArray[np.unsignedinteger], confidence: npt.NDArray[np.uint8], *, stride: int = 4
+        self, mask: npt.NDArray[np.unsignedinteger], confidence: npt.NDArray[np.uint8], *, stride: int = 1
     ) -> npt.NDArray[Any]:
         """A mask in which pixels below the threshold of their class are ignore.
 
-        mask: (H, W). confidence: the stored map, one value for a block of `stride` x `stride` pixels, 255 times the
-        probability. Returns a new array of the same type. Raises ValueError if map and mask do not fit.
+        mask: (H, W). confidence: 255 times the probability, one value for each block of `stride` x `stride` pixels; of
+        a stored map, that is the output's --confidence-stride. Returns a new array of the same type. Raises ValueError
+        if map and mask do not fit.
         """
         ignore = ignore_label(len(self.values))
         limits = np.append(np.asarray(self.values) * 255, 0.0)

@@ -79,7 +79,7 @@ def test_label_and_relabel_drop_what_the_thresholds_drop_of_confidences_per_pixe
         plain = segmenter.predict(Path(labelled.input, uri), run.vocabulary)
         by_hand = np.where(plain.confidence < limits[plain.mask], 255, plain.mask)
         np.testing.assert_array_equal(mask, by_hand)
-        of_map = values.apply(mask_from_png(stored[uri].mask), confidence_from_png(stored[uri].confidence), stride=1)
+        of_map = values.apply(mask_from_png(stored[uri].mask), confidence_from_png(stored[uri].confidence))
         np.testing.assert_array_equal(mask, of_map)
         assert (relabelled[uri] == mask).mean() > 0.995
         dropped.append((mask == 255).mean())

@@ -80,8 +80,8 @@ def test_a_pixel_is_dropped_if_its_block_is_below_the_threshold_of_its_class(num
 
 def test_the_ends_keep_all_and_none():
     mask, confidence = np.array([[0, 1]], np.uint8), np.array([[0, 255]], np.uint8)
-    np.testing.assert_array_equal(Thresholds.uniform(0, 2).apply(mask, confidence, stride=1), mask)
-    assert (Thresholds.uniform(KEEP_NONE, 2).apply(mask, confidence, stride=1) == 255).all()
+    np.testing.assert_array_equal(Thresholds.uniform(0, 2).apply(mask, confidence), mask)
+    assert (Thresholds.uniform(KEEP_NONE, 2).apply(mask, confidence) == 255).all()
 
 
 def test_a_map_of_another_stride_is_refused():

@@ -138,7 +138,7 @@ def test_counts_are_those_of_the_pixels(tmp_path):
     for number in range(8):
         truth, mask, confidence = truth_and_labels(number)
         counted = (truth != 255) & (mask != 255)
-        keeps = found.thresholds.apply(mask, confidence) != 255
+        keeps = found.thresholds.apply(mask, confidence, stride=4) != 255
         right += (truth == mask)[counted].sum()
         kept_right += ((truth == mask) & keeps)[counted].sum()
         pixels += counted.sum()
