@@ -97,26 +97,18 @@ class Thresholds:
         fields = {"version": THRESHOLDS_VERSION, **(about or {}), "thresholds": values, "evidence": shown}
         return (json.dumps(fields, indent=1, ensure_ascii=False) + "\n").encode()
 
-    def apply(
-        self, mask: npt.NDArray[np.unsignedinteger], confidence: npt.NDArray[np.uint8], *, stride: int = 1
-    ) -> npt.NDArray[Any]:
+    def apply(self, mask: npt.NDArray[np.unsignedinteger], confidence: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """A mask in which pixels below the threshold of their class are ignore.
 
-        mask: (H, W). confidence: 255 times the probability, one value for each block of `stride` x `stride` pixels; of
-        a stored map, that is the output's --confidence-stride. Returns a new array of the same type. Raises ValueError
-        if map and mask do not fit.
+        mask: (H, W). confidence: (H, W), 255 times the probability; `dataset.masks.spread_confidence` makes it of a
+        stored map. Returns a new array of the type of the mask. Raises ValueError if the shapes differ.
         """
+        if confidence.shape != mask.shape:
+            raise ValueError(
+                f"a confidence map of {confidence.shape} does not fit a mask of {mask.shape}; spread its blocks over "
+                "their pixels first."
+            )
         ignore = ignore_label(len(self.values))
         limits = np.append(np.asarray(self.values) * 255, 0.0)
         of_pixel = limits[np.minimum(mask, len(self.values))]
-        return np.where(spread(confidence, mask.shape, stride) < of_pixel, mask.dtype.type(ignore), mask)
-
-
-def spread(confidence: npt.NDArray[Any], hw: tuple[int, ...], stride: int) -> npt.NDArray[Any]:
-    """A stored confidence map at the size (H, W) of its mask: each block's value for all its pixels."""
-    if confidence.shape != tuple(-(-side // stride) for side in hw):
-        raise ValueError(
-            f"a confidence map of {confidence.shape} does not fit a mask of {tuple(hw)} with blocks of {stride} "
-            "pixels; give the --confidence-stride of the output."
-        )
-    return confidence.repeat(stride, 0)[: hw[0]].repeat(stride, 1)[:, : hw[1]]
+        return np.where(confidence < of_pixel, mask.dtype.type(ignore), mask)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from proxyclip.dataset.masks import confidence_from_png, mask_from_png
+from proxyclip.dataset.masks import confidence_from_png, mask_from_png, spread_confidence
 from proxyclip.dataset.plan import Plan
 from proxyclip.dataset.reading.labels import Labels
 from proxyclip.dataset.rows import LabelledImage
@@ -17,7 +17,6 @@ from proxyclip.evaluation.calibration.evidence import Evidence, ImageCounts, cou
 from proxyclip.evaluation.labels.coding import Coding, LabelError
 from proxyclip.evaluation.labels.files import LabelFiles
 from proxyclip.storage.store import Storage, public_uri
-from proxyclip.vocabulary.thresholds import spread
 
 _SHARDS_AT_ONCE = 4
 
@@ -85,7 +84,7 @@ def unlabelled_evidence(labels: Labels, num_images: int) -> Evidence:
 def counts_of(labels: Labels, image: LabelledImage, label: npt.NDArray[np.integer] | None) -> ImageCounts:
     """The counts of an image of an output."""
     mask = mask_from_png(image.mask)
-    confidence = spread(confidence_from_png(image.confidence), mask.shape, labels.confidence_stride)
+    confidence = spread_confidence(confidence_from_png(image.confidence), mask.shape, labels.confidence_stride)
     return count_image(image.uri, label, mask, confidence, labels.vocabulary.num_classes)
 
 

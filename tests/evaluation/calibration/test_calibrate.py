@@ -13,7 +13,7 @@ from PIL import Image
 
 from proxyclip.cli import run_job
 from proxyclip.dataset.commits import read_commit
-from proxyclip.dataset.masks import confidence_to_png, mask_to_png
+from proxyclip.dataset.masks import confidence_to_png, mask_to_png, spread_confidence
 from proxyclip.dataset.reading.labels import Labels
 from proxyclip.dataset.rows import LabelledImage
 from proxyclip.dataset.shards import write_shard
@@ -138,7 +138,7 @@ def test_counts_are_those_of_the_pixels(tmp_path):
     for number in range(8):
         truth, mask, confidence = truth_and_labels(number)
         counted = (truth != 255) & (mask != 255)
-        keeps = found.thresholds.apply(mask, confidence, stride=4) != 255
+        keeps = found.thresholds.apply(mask, spread_confidence(confidence, HW, 4)) != 255
         right += (truth == mask)[counted].sum()
         kept_right += ((truth == mask) & keeps)[counted].sum()
         pixels += counted.sum()

@@ -9,13 +9,13 @@ from PIL import Image
 from reference import SHARED
 
 from proxyclip.config import ModelConfig, SegmenterConfig
+from proxyclip.dataset.masks import spread_confidence
 from proxyclip.evaluation.calibration.choosing import Rule, choose, judge
 from proxyclip.evaluation.calibration.evidence import Evidence, count_image
 from proxyclip.evaluation.labels.coding import Coding
 from proxyclip.models.decoding.reduce import reduce_confidence
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.vocabulary.names import Vocabulary
-from proxyclip.vocabulary.thresholds import spread
 
 REAL = SHARED / "real"
 PROXY = {"proxy": "deit_tiny_patch16_224", "proxy_weights": str(REAL / "vfm-deit-tiny" / "model.safetensors")}
@@ -36,7 +36,7 @@ def test_the_kept_pixels_of_the_other_half_are_right(method, record_property):
         found = segmenter.predict(path, vocabulary)
         stored = reduce_confidence(torch.from_numpy(found.confidence), 4).numpy()
         label = coding.decode(np.asarray(Image.open(REAL / "msrc16-dev" / "labels" / f"{path.stem}.png")))
-        return count_image(path.name, label, found.mask, spread(stored, found.mask.shape, 4), 16)
+        return count_image(path.name, label, found.mask, spread_confidence(stored, found.mask.shape, 4), 16)
 
     evidence = Evidence.of(16, map(counts, (REAL / "msrc16-dev" / "images").iterdir()))
     even = np.arange(evidence.num_images) % 2 == 0
