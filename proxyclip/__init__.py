@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxyclip.config import DecodeConfig, ModelConfig, SegmenterConfig, WindowConfig
+    from proxyclip.evaluation.calibration.calibrate import calibrate
+    from proxyclip.evaluation.calibration.options import CalibrateOptions
     from proxyclip.models.decoding.decoder import Decoder
     from proxyclip.models.features import DenseFeatures, Segmentation, StoredFeatures
     from proxyclip.models.segmenter import Segmenter
@@ -26,8 +28,12 @@ if TYPE_CHECKING:
     from proxyclip.training.mask_dataset import MaskDataset, ShardSampler
     from proxyclip.training.mask_stream import MaskStream
     from proxyclip.vocabulary.names import Vocabulary, VocabularyError
+    from proxyclip.vocabulary.thresholds import Thresholds
 
 _HOMES = {
+    "CalibrateOptions": "evaluation.calibration.options",
+    "calibrate": "evaluation.calibration.calibrate",
+    "Thresholds": "vocabulary.thresholds",
     "DecodeConfig": "config",
     "LabelOptions": "pipeline.options",
     "ModelConfig": "config",
@@ -59,6 +65,7 @@ _HOMES = {
 
 __all__ = [
     "PRESETS",
+    "CalibrateOptions",
     "DecodeConfig",
     "Decoder",
     "DenseFeatures",
@@ -75,9 +82,11 @@ __all__ = [
     "ShardSampler",
     "StoredFeatures",
     "Summary",
+    "Thresholds",
     "Vocabulary",
     "VocabularyError",
     "WindowConfig",
+    "calibrate",
     "evaluate",
     "label",
     "load_features",

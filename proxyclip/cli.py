@@ -9,7 +9,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.extras import SubcommandApp
 
-from proxyclip.commands import judging, labelling, looking, upkeep
+from proxyclip.commands import calibrating, judging, labelling, looking, upkeep
 from proxyclip.commands.presets import presets
 
 VERBS: dict[str, Callable[..., int]] = {
@@ -18,6 +18,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "reprocess": labelling.reprocess,
     "evaluate": judging.evaluate,
     "benchmark": judging.benchmark,
+    "calibrate": calibrating.calibrate,
     "preview": looking.preview,
     "gallery": looking.gallery,
     "verify": upkeep.verify,

@@ -20,6 +20,11 @@ def _no_mask_change(default: Any) -> Any:
     return field(default=default, metadata={"changes_mask": False})
 
 
+def _in_recipe_if_set(default: Any) -> Any:
+    """A field that recipes contain only with another value than the default: so older recipes stay as they are."""
+    return field(default=default, metadata={"only_if_set": True})
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Which networks, and how the last block of CLIP mixes its values.
@@ -101,6 +106,7 @@ class DecodeConfig:
     area_threshold: a class loses its pixels if it covers at most this share of the pixels that are not background
     (SCLIP on VOC21). 0 switches this off.
     ignore_below: a pixel whose best probability is below this gets the ignore label.
+    thresholds: the same, with a value for each class of the vocabulary (`vocabulary.thresholds`). Empty: none.
     pamr_steps, pamr_dilations: refinement along the edges of the image (`models.decoding.refine`). 0 steps: none.
     """
 
@@ -110,6 +116,7 @@ class DecodeConfig:
     ignore_below: float = 0.0
     pamr_steps: int = 0
     pamr_dilations: tuple[int, ...] = (8, 16)
+    thresholds: tuple[float, ...] = _in_recipe_if_set(())
 
     def __post_init__(self) -> None:
         if not 0 < self.logit_scale < math.inf:
@@ -117,6 +124,10 @@ class DecodeConfig:
         for name in ("background_threshold", "area_threshold", "ignore_below"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"decode.{name} is {getattr(self, name)}; it must be from 0 to 1.")
+        if not all(value >= 0 for value in self.thresholds):  # nor NaN
+            raise ValueError(f"decode.thresholds are {self.thresholds}; none may be negative.")
+        if self.thresholds and self.ignore_below:
+            raise ValueError("decode.thresholds replace decode.ignore_below; set one of them.")
         if self.pamr_steps < 0 or not self.pamr_dilations or min(self.pamr_dilations) < 1:
             raise ValueError(
                 f"decode.pamr_steps is {self.pamr_steps} and pamr_dilations are {self.pamr_dilations}; the steps must "
@@ -139,6 +150,8 @@ def recipe_fields(config: Any) -> dict[str, Any]:
     for f in dataclasses.fields(config):
         if f.metadata.get("changes_mask", True):
             value = getattr(config, f.name)
+            if f.metadata.get("only_if_set") and value == f.default:
+                continue
             out[f.name] = recipe_fields(value) if dataclasses.is_dataclass(value) else value
     return out
 

@@ -40,6 +40,7 @@ OTHER_VALUES = {
     "decode.background_threshold": (0.1, True),
     "decode.area_threshold": (0.1, True),
     "decode.ignore_below": (0.1, True),
+    "decode.thresholds": ((0.1, 2.0), True),
     "decode.pamr_steps": (10, True),
     "decode.pamr_dilations": ((1, 2), True),
 }
@@ -69,6 +70,12 @@ def test_the_fingerprint_changes_with_the_fields_that_change_a_mask(name):
     assert differs == changes_mask
 
 
+def test_recipes_without_thresholds_are_those_of_earlier_versions():
+    assert fingerprint(recipe_fields(SegmenterConfig())) == (
+        "31422f78279fc2b537743a3def966ae4850d9dcaf306f185c4c47394a321b90c"
+    )
+
+
 def test_the_fingerprint_is_the_same_in_every_order_and_process():
     recipe = {"b": 1, "a": {"d": [1, 2], "c": "ü"}}
     assert fingerprint(recipe) == fingerprint({"a": {"c": "ü", "d": [1, 2]}, "b": 1})
@@ -92,6 +99,9 @@ def test_the_fingerprint_is_the_same_in_every_order_and_process():
         (DecodeConfig, {"background_threshold": 1.01}, "decode.background_threshold"),
         (DecodeConfig, {"background_threshold": float("nan")}, "decode.background_threshold"),
         (DecodeConfig, {"ignore_below": -0.1}, "decode.ignore_below"),
+        (DecodeConfig, {"thresholds": (0.5, -0.1)}, "decode.thresholds"),
+        (DecodeConfig, {"thresholds": (float("nan"),)}, "decode.thresholds"),
+        (DecodeConfig, {"thresholds": (0.5,), "ignore_below": 0.1}, "replace decode.ignore_below"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(config, values, message):

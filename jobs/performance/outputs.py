@@ -67,4 +67,31 @@ class Gallery:
             print_table(measure_gallery(self.output, self.compare, self.limit, self.rounds, Path(folder)))
 
 
-OutputPart = Gallery | Loading | Scoring
+@dataclass(frozen=True)
+class Calibration:
+    """Whether thresholds of confidence keep what they promise: chosen on half of the labelled images, judged on the
+    other half."""
+
+    output: str
+    """The output of a labelling job."""
+    labels: str
+    """Folder of label files, whose values are the output's classes."""
+    precision: float = 0.9
+    """The precision that is asked for."""
+    certainty: tuple[float, ...] = (0.9,)
+    """Certainties, a table each."""
+    splits: int = 100
+    """Random halves, beside those of even and odd number."""
+
+    def run(self) -> None:
+        from performance.calibration import measure_halves, measure_random_halves, read_evidence
+        from proxyclip.evaluation.calibration.choosing import Rule
+
+        evidence = read_evidence(self.output, self.labels)
+        for certainty in self.certainty:
+            rule = Rule(self.precision, certainty)
+            show(None, f"{evidence.num_images} labelled images, precision {self.precision}, certainty {certainty}")
+            print_table(measure_halves(evidence, rule) + measure_random_halves(evidence, rule, self.splits))
+
+
+OutputPart = Calibration | Gallery | Loading | Scoring

@@ -21,7 +21,8 @@ from proxyclip.vocabulary.names import Vocabulary, VocabularyError
 _OPTIONS = (
     *("input", "source", "method", "clip", "clip_pretrained", "proxy", "gaussian_std", "dtype"),
     *("short_side", "crop", "stride", "fast_decode"),
-    *("logit_scale", "background_threshold", "area_threshold", "ignore_below", "pamr_steps", "confidence_stride"),
+    *("logit_scale", "background_threshold", "area_threshold", "ignore_below", "thresholds"),
+    *("pamr_steps", "confidence_stride"),
 )
 
 

@@ -70,6 +70,9 @@ class LabelOptions:
     """A class keeps its pixels only if it covers more than this share of the pixels that are not background (SCLIP)."""
     ignore_below: float = 0.0
     """A pixel whose confidence is below this is written as ignore (255, or 65535 with more than 255 classes)."""
+    thresholds: Annotated[str | None, unset("none", "FILE")] = None
+    """File of `proxyclip calibrate` with a threshold for each class, a path or URI. It takes the place of
+    --ignore-below."""
     pamr_steps: Annotated[int | None, unset("the preset's", "INT")] = None
     """Steps of PAMR, which refines the labels along the edges of the image. 0 switches it off."""
     quality: str = "exact"
@@ -131,10 +134,19 @@ class LabelOptions:
             raise ValueError("--keep-features labels images and --add-features does not; give one of them.")
         if self.codec not in CODEC_NAMES:
             raise ValueError(f"--codec is {self.codec!r}; it must be one of {', '.join(CODEC_NAMES)}.")
+        check_thresholds(self.thresholds, self.ignore_below)
+        if self.thresholds and self.add_features:
+            raise ValueError("--add-features makes no masks, so leave out --thresholds.")
         if self.vocabulary is None and self.benchmark is None and not self.add_features:
             raise ValueError(
                 "--vocabulary is missing. Give a bundled name or a file, or --benchmark, which brings its own classes."
             )
+
+
+def check_thresholds(thresholds: object, ignore_below: float) -> None:
+    """Raise ValueError if both are given."""
+    if thresholds and ignore_below:
+        raise ValueError("--thresholds takes the place of --ignore-below; give one of them.")
 
 
 def allowed_failures(limit: str | None, num_images: int) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from proxyclip.config import RECIPE_VERSION, SegmenterConfig, recipe_fields
 from proxyclip.dataset.features.record import FeatureRecord
+from proxyclip.dataset.reading.thresholds import load_thresholds
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.recipes.architectures import LOCAL_DIR, embed_dim
 from proxyclip.recipes.methods import method_named
@@ -50,6 +51,7 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary | None) -> Se
     decode = replace(
         config.decode,
         ignore_below=options.ignore_below,
+        thresholds=_thresholds(options, vocabulary),
         **_given(options, "logit_scale", "background_threshold", "area_threshold", "pamr_steps"),
     )
     published = preset.benchmarks.get(vocabulary.name) if vocabulary else None
@@ -65,6 +67,12 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary | None) -> Se
         config.windows, fast_decode=options.fast_decode, **_given(options, "short_side", "crop", "stride")
     )
     return SegmenterConfig(model, windows, decode)
+
+
+def _thresholds(options: LabelOptions, vocabulary: Vocabulary | None) -> tuple[float, ...]:
+    if options.thresholds is None or vocabulary is None:
+        return ()
+    return load_thresholds(options.thresholds, vocabulary).values
 
 
 def _given(options: LabelOptions, *names: str) -> dict[str, Any]:

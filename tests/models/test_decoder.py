@@ -18,6 +18,7 @@ FIVE = dataclasses.replace(random_vocabulary(5), background=1)
 CONFIGS = {
     "plain": DecodeConfig(),
     "thresholds": DecodeConfig(background_threshold=0.3, ignore_below=0.25),
+    "thresholds of classes": DecodeConfig(background_threshold=0.2, thresholds=(0.25, 0.0, 0.3, 2.0, 0.21)),
     "areas": DecodeConfig(area_threshold=0.1),
     "refined": DecodeConfig(pamr_steps=2, pamr_dilations=(1, 4)),
 }
@@ -77,3 +78,23 @@ def test_a_vocabulary_is_embedded_once_while_it_is_among_the_last_used():
     one.queries(words[0])
     one.queries(words[1])
     assert embedded == [str(index) for index in [*range(VOCABULARIES_KEPT + 1), 1]]
+
+
+@pytest.mark.parametrize("num_classes", [5, 300])
+def test_a_pixel_below_the_threshold_of_its_class_is_ignored(features, num_classes):
+    vocabulary = random_vocabulary(num_classes)
+    plain = decoder().labels(features, vocabulary)
+    values = np.full(num_classes, float(plain.confidence.median()))
+    values[0], values[1] = 0.0, 2.0
+    found = decoder().labels(features, vocabulary, DecodeConfig(thresholds=tuple(values)))
+    of_pixel = values.astype(np.float32)[plain.winner.numpy()]
+    dropped = plain.confidence.numpy() < of_pixel
+    ignore = 255 if num_classes == 5 else 65535
+    np.testing.assert_array_equal(found.winner.numpy(), np.where(dropped, ignore, plain.winner.numpy()))
+    assert 0.1 < dropped.mean() < 0.9
+    assert torch.equal(found.confidence, plain.confidence)
+
+
+def test_thresholds_of_another_vocabulary_are_refused(features):
+    with pytest.raises(ValueError, match="There are 3 thresholds, but vocabulary 'custom' has 5 classes"):
+        decoder().labels(features, FIVE, DecodeConfig(thresholds=(0.1, 0.2, 0.3)))

@@ -52,6 +52,11 @@ class Labels:
         """The value of a mask's pixels that have no class."""
         return ignore_label(self.vocabulary.num_classes)
 
+    @property
+    def confidence_stride(self) -> int:
+        """Side of the blocks of pixels that have one confidence."""
+        return int(self.record.recipe["confidence_stride"])
+
     @cached_property
     def totals(self) -> Totals:
         """How far the job is."""

@@ -57,6 +57,7 @@ class Decoder:
         config = config or self.config
         background = vocabulary.background
         _check_background(config, vocabulary)
+        _check_thresholds(config, vocabulary)
         decoded = self._logits_at_once.fit(
             lambda size: decode_features(
                 features,
@@ -73,6 +74,9 @@ class Decoder:
             mask = mask.masked_fill(decoded.confidence < config.background_threshold, background)
         if config.ignore_below > 0:
             mask = mask.masked_fill(decoded.confidence < config.ignore_below, ignore_label(vocabulary.num_classes))
+        if config.thresholds:
+            of_pixel = torch.tensor(config.thresholds, device=mask.device)[mask]
+            mask = mask.masked_fill(decoded.confidence < of_pixel, ignore_label(vocabulary.num_classes))
         return dataclasses.replace(decoded, winner=mask)
 
     @torch.inference_mode()
@@ -128,6 +132,14 @@ class Decoder:
         guide = F.interpolate(image, size=features.image_hw, mode="bilinear", align_corners=False)[0]
         affinity = pamr_affinity(guide, config.pamr_dilations)
         return lambda cosines: pamr(cosines, affinity, config.pamr_dilations, config.pamr_steps)
+
+
+def _check_thresholds(config: DecodeConfig, vocabulary: Vocabulary) -> None:
+    if config.thresholds and len(config.thresholds) != vocabulary.num_classes:
+        raise ValueError(
+            f"There are {len(config.thresholds)} thresholds, but vocabulary {vocabulary.name!r} has "
+            f"{vocabulary.num_classes} classes; use thresholds of this vocabulary."
+        )
 
 
 def _check_background(config: DecodeConfig, vocabulary: Vocabulary) -> None:

@@ -60,13 +60,14 @@ def open_relabelling(options: RelabelOptions) -> Relabelling:
     source = Storage(options.source)
     options = replace(options, source=source.uri, output=output_uri(options.output))
     run, features = require_run(source), require_features(source)
-    embeddings = options.embeddings or [None] * len(options.vocabulary)
+    nothing = [None] * len(options.vocabulary)
+    embeddings, thresholds = options.embeddings or nothing, options.thresholds or nothing
     vocabularies = [Vocabulary.load(*files) for files in zip(options.vocabulary, embeddings, strict=True)]
     targets = []
-    for vocabulary, uri in zip(vocabularies, _outputs(options), strict=True):
+    for vocabulary, file, uri in zip(vocabularies, thresholds, _outputs(options), strict=True):
         if uri == source.uri or f"{uri}/".startswith(f"{source.uri}/features/"):
             raise ValueError(f"--output {uri} is the source itself; give another one.")
-        targets.append(open_target(vocabulary, options, run, features, uri))
+        targets.append(open_target(vocabulary, options, run, features, uri, file))
     return Relabelling(options, features_manifest(source), run.input, features.encoder["weights"], targets)
 
 
@@ -76,14 +77,16 @@ def open_target(
     run: RunRecord,
     features: FeatureRecord,
     output: str | Callable[[RunRecord], str],
+    thresholds: str | None = None,
 ) -> Target:
     """Check one vocabulary and its output. Writes nothing. Raises what `open_relabelling` raises.
 
     options: with an absolute source, whose run and features are given. output: its URI, or what makes it of the record.
+    thresholds: the file for this vocabulary.
     """
     source = Storage(options.source)
     _check_width(vocabulary, features, source)
-    config = _config(features, options, vocabulary)
+    config = _config(features, options, vocabulary, thresholds)
     recipe = {
         **recipe_of(config, features.encoder["weights"], vocabulary, options.confidence_stride),
         "features": features.codec,
@@ -124,7 +127,9 @@ def _check_width(vocabulary: Vocabulary, features: FeatureRecord, source: Storag
         )
 
 
-def _config(features: FeatureRecord, options: RelabelOptions, vocabulary: Vocabulary) -> SegmenterConfig:
+def _config(
+    features: FeatureRecord, options: RelabelOptions, vocabulary: Vocabulary, thresholds: str | None
+) -> SegmenterConfig:
     """The networks and windows of the source, and the decoding that labelling with this vocabulary would have."""
     settings = features.settings
     names = ("logit_scale", "background_threshold", "area_threshold", "pamr_steps")
@@ -136,6 +141,7 @@ def _config(features: FeatureRecord, options: RelabelOptions, vocabulary: Vocabu
         preset=settings["preset"],
         quality=settings["quality"],
         ignore_below=options.ignore_below,
+        thresholds=thresholds,
         **{name: getattr(options, name) for name in names},
     )
     model = _model(features.encoder["model"], settings, options.clip_weights)

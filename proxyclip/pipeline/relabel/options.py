@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from proxyclip.pipeline.options import allowed_failures, unset
+from proxyclip.pipeline.options import allowed_failures, check_thresholds, unset
 
 MAX_VOCABULARIES = 1000
 
@@ -45,6 +45,9 @@ class RelabelOptions:
     """A class keeps its pixels only if it covers more than this share of the pixels that are not background (SCLIP)."""
     ignore_below: float = 0.0
     """A pixel whose confidence is below this is written as ignore (255, or 65535 with more than 255 classes)."""
+    thresholds: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, unset("none", "FILE")] = ()
+    """File of `proxyclip calibrate` with a threshold for each class, a path or URI. It takes the place of
+    --ignore-below. Give the option once for each vocabulary, in the same order, or not at all."""
     pamr_steps: Annotated[int | None, unset("the preset's", "INT")] = None
     """Steps of PAMR. More than 0 reads every image again."""
     confidence_stride: int = 4
@@ -66,11 +69,14 @@ class RelabelOptions:
             raise ValueError(
                 f"There are {len(self.vocabulary)} --vocabulary; give at most {MAX_VOCABULARIES} in one command."
             )
-        if self.embeddings and len(self.embeddings) != len(self.vocabulary):
-            raise ValueError(
-                f"There are {len(self.vocabulary)} --vocabulary and {len(self.embeddings)} --embeddings; give one file "
-                "of embeddings for each vocabulary, in the same order, or none."
-            )
+        for name in ("embeddings", "thresholds"):
+            count = len(getattr(self, name))
+            if count not in (0, len(self.vocabulary)):
+                raise ValueError(
+                    f"There are {len(self.vocabulary)} --vocabulary and {count} --{name}; give one file of {name} for "
+                    "each vocabulary, in the same order, or none."
+                )
+        check_thresholds(self.thresholds, self.ignore_below)
         if self.confidence_stride < 1:
             raise ValueError(f"--confidence-stride is {self.confidence_stride}; it must be at least 1.")
         if self.concurrency is not None and self.concurrency < 1:
