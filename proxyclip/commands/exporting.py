@@ -18,18 +18,18 @@ def export(options: Annotated[ExportOptions, arg(name="")]) -> int:
     all labels are exported. 1, the export did not finish; the last lines say why. 2, the command is wrong. 3, it
     finished, but some images cannot be exported; DEST/failures.jsonl lists them.
     """
-    from proxyclip.pipeline.passes import export as passes
+    from proxyclip.pipeline.export import run
     from proxyclip.storage.store import public_uri
 
     logging.basicConfig(format="%(levelname)s %(message)s")
-    done = passes.export(options)
+    done = run.export(options)
     destination = public_uri(options.destination.rstrip("/"))
     if done.work.finished:
         print(f"{done.exported} images exported as {options.to}: {destination}")
     if done.left_out:
         print(f"{done.left_out} images left out: their mean confidence is below {options.min_confidence_image}.")
     if done.failed:
-        print(f"{done.failed} images cannot be exported: {destination}/{passes.FAILURES} says why.")
+        print(f"{done.failed} images cannot be exported: {destination}/{run.FAILURES} says why.")
     if done.shards_not_labelled:
         print(
             f"The labels are not finished: {done.shards_not_labelled} shards are missing. Run the same command again "

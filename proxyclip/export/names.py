@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from proxyclip.images.listing import EXTENSIONS
 
@@ -24,19 +23,18 @@ class NamesInUse:
     shared: frozenset[str] = frozenset()
 
     @classmethod
-    def find(cls, tables: Callable[[], Iterable[pa.Table]]) -> tuple[NamesInUse, dict[int, list[str]]]:
-        """From tables with `shard` and `uri`: the shared names, and for each shard its images with such a name.
+    def find(cls, images: Callable[[], Iterable[tuple[str, int]]]) -> tuple[NamesInUse, dict[int, list[str]]]:
+        """From the uri and the shard of each image: the shared names, and for each shard its images with such a name.
 
-        Holds 8 bytes for each image. Reads the tables twice if any name is shared.
+        Holds 8 bytes for each image. Goes over the images twice if any name is shared.
         """
-        hashes = np.concatenate([np.empty(0, np.uint64), *map(_hashes, tables())])
+        hashes = np.fromiter((_hash(_stem(uri)) for uri, _ in images()), np.uint64)
         values, counts = np.unique(hashes, return_counts=True)
         twice = set(values[counts > 1].tolist())
         of_shard: dict[int, list[str]] = {}
-        for table in tables() if twice else ():
-            for shard, uri in zip(table["shard"].to_pylist(), table["uri"].to_pylist(), strict=True):
-                if _hash(_stem(uri)) in twice:
-                    of_shard.setdefault(shard, []).append(uri)
+        for uri, shard in images() if twice else ():
+            if _hash(_stem(uri)) in twice:
+                of_shard.setdefault(shard, []).append(uri)
         return cls(frozenset(_stem(uri) for uris in of_shard.values() for uri in uris)), of_shard
 
     def name(self, uri: str) -> str:
@@ -65,10 +63,6 @@ def _stem(uri: str) -> str:
         if last.lower().endswith(extension) and len(last) > len(extension):
             return f"{folder}{slash}{last[: -len(extension)]}"
     return uri
-
-
-def _hashes(table: pa.Table) -> np.ndarray:
-    return np.fromiter((_hash(_stem(uri)) for uri in table["uri"].to_pylist()), np.uint64, table.num_rows)
 
 
 def _hash(text: str) -> int:

@@ -11,7 +11,7 @@ from proxyclip.export.pictures import Picture
 from proxyclip.export.selection import ExportImage
 from proxyclip.export.target import Format, Parts, ShardFiles, WholeFile, json_lines, read_lines
 
-_CONFIG = '''"""The dataset for mmsegmentation 1.x: `_base_ = ["dataset_config.py"]` in a config, then `_base_.dataset`."""
+_CONFIG = '''"""A dataset for mmsegmentation 1.x. In a config: `_base_ = ["dataset_config.py"]`, `_base_.dataset`."""
 
 classes = {classes}
 palette = {palette}

@@ -17,7 +17,7 @@ from proxyclip.export.target import Format, Parts, ShardFiles, WholeFile
 class Yolo(Format):
     """labels/NAME.txt for each image, and data.yaml. The images are expected in images/, under the same names.
 
-    A polygon goes through the centres of a region's outer pixels. Holes are lost, and confidences. The largest region
+    A polygon goes through the centres of a region's outer pixels. Holes are lost, and confidences. The largest outline
     comes first: a reader that draws the polygons in order gets back what lies in a hole, unless it is ignore.
     """
 
@@ -31,21 +31,23 @@ class Yolo(Format):
         yield "data.yaml", [yaml.safe_dump(about, sort_keys=False, allow_unicode=True).encode()]
 
     def _lines(self, image: ExportImage) -> str:
-        regions = [
-            (index, region) for index, where in image.regions() for region in components(where, self.target.min_area)
+        outlines = [
+            (index, _outline(region))
+            for index, where in image.regions()
+            for region in components(where, self.target.min_area)
         ]
-        regions.sort(key=lambda each: -each[1].area)
+        # A region in the hole of another one has the smaller outline, though not always fewer pixels.
+        outlines.sort(key=lambda each: -cv2.contourArea(each[1]))
         size = np.array([image.row.width, image.row.height])
-        lines = []
-        for index, region in regions:
-            points = (_outline(region) + 0.5) / size
-            lines.append(f"{index} " + " ".join(f"{x:.6f} {y:.6f}" for x, y in points) + "\n")
-        return "".join(lines)
+        return "".join(
+            f"{index} " + " ".join(f"{x:.6f} {y:.6f}" for x, y in (points + 0.5) / size) + "\n"
+            for index, points in outlines
+        )
 
 
 def _outline(region: Component) -> np.ndarray:
     """The corners of a region's outer border, at least three points: pixels (x, y), (P, 2)."""
     outer, _ = cv2.findContours(region.inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     (points,) = outer
-    points = points[:, 0] + [region.left, region.top]
+    points = points[:, 0] + np.array([region.left, region.top], np.int32)
     return np.vstack([points, *[points[-1:]] * (3 - len(points))])
