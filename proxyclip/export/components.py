@@ -20,8 +20,8 @@ class Component:
     inside: npt.NDArray[np.bool_]
 
     def where(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-        """The region in its image of that shape (H, W)."""
-        whole = np.zeros(shape, bool)
+        """The region in its image of that shape (H, W), column after column as COCO stores it."""
+        whole = np.zeros(shape, bool, order="F")
         height, width = self.inside.shape
         whole[self.top : self.top + height, self.left : self.left + width] = self.inside
         return whole

@@ -98,10 +98,15 @@ class ExportImage:
             if index != self.selection.ignore:
                 yield index, self.mask == index
 
-    def score(self, where: npt.NDArray[np.bool_]) -> float:
-        """The mean confidence of some pixels, 0 to 1, rounded to four digits. where: (H, W)."""
-        total = int(self.confidence[where].sum(dtype=np.int64))  # whole numbers: the same on every machine
-        return round(total / (255 * max(int(where.sum()), 1)), 4)
+    def score(self, where: npt.NDArray[np.bool_], top: int = 0, left: int = 0) -> float:
+        """The mean confidence of some pixels, 0 to 1, rounded to four digits.
+
+        where: (h, w), the whole image or a box in it. top, left: the box's corner.
+        """
+        height, width = where.shape
+        some = self.confidence[top : top + height, left : left + width][where]
+        total = int(some.sum(dtype=np.int64))  # whole numbers: the same on every machine
+        return round(total / (255 * max(some.size, 1)), 4)
 
 
 def chosen_classes(names: Sequence[str], vocabulary: Vocabulary) -> tuple[int, ...] | None:

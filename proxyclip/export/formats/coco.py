@@ -47,22 +47,23 @@ class Coco(Format):
     def _record(self, image: ExportImage) -> dict[str, Any]:
         stuff, instances = [], []
         for index, where in image.regions():
-            stuff.append(self._annotation(image, index, where))
+            stuff.append(self._annotation(index, where, image.score(where)))
             for region in components(where, self.target.min_area):
-                instances.append(self._annotation(image, index, region.where(where.shape)))
+                score = image.score(region.inside, region.top, region.left)
+                instances.append(self._annotation(index, region.where(where.shape), score))
         row = image.row
         about = {"file_name": image.uri, "height": row.height, "width": row.width}
         return {"image": about, "stuff": stuff, "instances": instances}
 
-    def _annotation(self, image: ExportImage, index: int, where: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        rle = self._rle.encode(np.asfortranarray(where, np.uint8))
+    def _annotation(self, index: int, where: npt.NDArray[np.bool_], score: float) -> dict[str, Any]:
+        rle = self._rle.encode(np.asfortranarray(where).view(np.uint8))
         return {
             "category_id": index + 1,
             "segmentation": {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()},
             "area": int(self._rle.area(rle)),
             "bbox": [float(side) for side in self._rle.toBbox(rle)],
             "iscrowd": 0,
-            "score": image.score(where),
+            "score": score,
         }
 
     def _document(self, kind: str, parts: Parts) -> Iterator[bytes]:
