@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def test_the_run_lengths_are_the_mask(output, tmp_path):
     root = ElementTree.parse(exported(output, tmp_path / "to", "cvat") / "annotations.xml").getroot()
     assert root.findtext("version") == "1.1"
     assert [name.text for name in root.findall("meta/task/labels/label/name")] == NAMES
+    labels = json.loads((tmp_path / "to" / "labels.json").read_text(encoding="utf-8"))
+    assert [(label["name"], label["type"]) for label in labels] == [(name, "mask") for name in NAMES]
     images = root.findall("image")
     assert [int(image.get("id")) for image in images] == list(range(6))
     for image in images:

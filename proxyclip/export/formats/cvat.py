@@ -12,13 +12,16 @@ import numpy.typing as npt
 
 from proxyclip.export.pictures import Picture
 from proxyclip.export.selection import ExportImage
-from proxyclip.export.target import Format, Parts, ShardFiles, WholeFile, json_lines, read_lines
+from proxyclip.export.target import Format, Parts, ShardFiles, WholeFile, json_lines, json_text, read_lines
 
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Cvat(Format):
-    """annotations.xml: "CVAT for images 1.1", with one mask for each class of an image. Confidences are lost."""
+    """annotations.xml, "CVAT for images 1.1", with one mask for each class of an image, and labels.json.
+
+    Confidences are lost. labels.json is for the raw label editor of a new task.
+    """
 
     def refuses(self, uri: str) -> str | None:
         return "XML cannot hold a control character of its name" if _NOT_IN_XML.search(uri) else None
@@ -27,6 +30,11 @@ class Cvat(Format):
         return ShardFiles(part=json_lines(self._image(image) for image, _ in images))
 
     def finish(self, parts: Parts) -> Iterator[WholeFile]:
+        labels = [
+            {"name": name, "color": f"#{bytes(colour).hex()}", "type": "mask", "attributes": []}
+            for name, colour in zip(self.target.class_names, self.target.colours, strict=True)
+        ]
+        yield "labels.json", [f"{json_text(labels)}\n".encode()]
         yield "annotations.xml", chain([self._head(sum(1 for _ in read_lines(parts))).encode()], self._images(parts))
 
     def _head(self, num_images: int) -> str:
