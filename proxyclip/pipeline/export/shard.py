@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from proxyclip.dataset.reading.labels import Labels
 from proxyclip.dataset.reading.passes import FOLDER
+from proxyclip.dataset.rows import LabelledImage
 from proxyclip.export.names import NamesInUse
 from proxyclip.export.pictures import Picture, fetch_pictures
 from proxyclip.export.registry import FORMATS
 from proxyclip.export.selection import ExportImage, Selection
-from proxyclip.export.target import Target
+from proxyclip.export.target import Format, Target
 from proxyclip.images.errors import ImageError
 from proxyclip.images.listing import input_storage
 from proxyclip.storage.store import Storage
@@ -57,28 +58,34 @@ class ExportShard:
         form = FORMATS[self.to](self.target)
         rows = self._labels.read(shard)
         chosen = [row for row in rows if self.selection.has(row)]
-        failures = [[row.uri, reason] for row in chosen if (reason := form.refuses(row.uri)) is not None]
-        refused = {uri for uri, _ in failures}
-        chosen = [row for row in chosen if row.uri not in refused]
-        pictures: Sequence[Picture | ImageError | None] = [None] * len(chosen)
-        if form.carries_images:
-            pictures = fetch_pictures(self._images, chosen)
-        images: list[tuple[ExportImage, Picture | None]] = []
-        for row, picture in zip(chosen, pictures, strict=True):
-            if isinstance(picture, ImageError):
-                failures.append([row.uri, picture.reason])
-            else:
-                images.append((ExportImage(row, self.names.name(row.uri), self.selection), picture))
+        images, failures = self._images_of(form, chosen)
         made = form.shard(shard, images)
         part = f"{FOLDER}/parts/{shard:06d}-{short_hash(made.part)}" if made.part else ""
         self._write({**made.files, **({part: made.part} if part else {})})
-        receipt = Receipt(sorted(made.files), part, len(images), len(rows) - len(chosen) - len(refused), failures)
+        receipt = Receipt(sorted(made.files), part, len(images), len(rows) - len(chosen), failures)
         kept = {*receipt.files, receipt.part}
         for old in map(Receipt.from_json, before):
             for key in (*old.files, old.part):
                 if key and key not in kept:
                     self._to.delete(key)
         return receipt.to_json()
+
+    def _images_of(
+        self, form: Format, rows: Sequence[LabelledImage]
+    ) -> tuple[list[tuple[ExportImage, Picture | None]], list[list[str]]]:
+        """The images that can be exported, and uri and reason of those that cannot."""
+        reasons = {row.uri: reason for row in rows if (reason := form.refuses(row.uri)) is not None}
+        left = [row for row in rows if row.uri not in reasons]
+        pictures: Sequence[Picture | ImageError | None] = [None] * len(left)
+        if form.carries_images:
+            pictures = fetch_pictures(self._images, left)
+        images: list[tuple[ExportImage, Picture | None]] = []
+        for row, picture in zip(left, pictures, strict=True):
+            if isinstance(picture, ImageError):
+                reasons[row.uri] = picture.reason
+            else:
+                images.append((ExportImage(row, self.names.name(row.uri), self.selection), picture))
+        return images, [[uri, reason] for uri, reason in sorted(reasons.items())]
 
     def _write(self, files: dict[str, bytes]) -> None:
         with ThreadPoolExecutor(16) as pool:
