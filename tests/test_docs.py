@@ -24,7 +24,17 @@ PAGES = [
 ]
 REFERENCE = [
     ROOT / "docs" / f"{name}.md"
-    for name in ("evaluation", "export", "gallery", "output", "presets", "relabelling", "running", "speed", "vocabularies")
+    for name in (
+        "evaluation",
+        "export",
+        "gallery",
+        "output",
+        "presets",
+        "relabelling",
+        "running",
+        "speed",
+        "vocabularies",
+    )
 ]
 KINDS = (LabelOptions, RelabelOptions, PreviewOptions, GalleryOptions, EvaluateOptions, BenchmarkOptions, ExportOptions)
 OTHER_OPTIONS = {"repair", "older-than-h", "dry-run", "device", "help", "images", "name", "repo-type"}
