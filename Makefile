@@ -4,7 +4,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 DEMO := demo-output
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-readers lint clean
 
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
@@ -25,13 +25,19 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -m slow
 
+# The readers of some export formats need older versions of other packages, so they get an environment of their own.
+test-readers:
+	$(PYTHON) -m venv .venv-readers
+	.venv-readers/bin/pip install --quiet --editable ".[readers]"
+	.venv-readers/bin/python -m pytest tests/export
+
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) .venv-readers $(DEMO) build *.egg-info
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

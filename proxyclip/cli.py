@@ -9,7 +9,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.extras import SubcommandApp
 
-from proxyclip.commands import calibrating, judging, labelling, looking, upkeep
+from proxyclip.commands import calibrating, exporting, judging, labelling, looking, upkeep
 from proxyclip.commands.presets import presets
 
 VERBS: dict[str, Callable[..., int]] = {
@@ -21,6 +21,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "calibrate": calibrating.calibrate,
     "preview": looking.preview,
     "gallery": looking.gallery,
+    "export": exporting.export,
     "verify": upkeep.verify,
     "status": upkeep.status,
     "clean": upkeep.clean,

@@ -29,6 +29,7 @@ def test_presets_are_listed_with_cost_licences_and_published_figures():
         (("presets", "b15"), "No preset has 'b15' in its name"),
         (("verify", "nowhere"), "there is no run.json"),
         (("preview", "nowhere"), "there is no run.json"),
+        (("export", "nowhere", "--to", "png", "there"), "there is no run.json"),
         (("label", "--input", "nowhere", "--output", "out", "--vocabulary", "voc22"), "Did you mean voc21"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxyclip import EvaluateOptions, LabelOptions, Vocabulary
+from proxyclip.export.options import ExportOptions
 from proxyclip.gallery.options import GalleryOptions, PreviewOptions
 from proxyclip.pipeline.evaluate.options import BenchmarkOptions
 from proxyclip.pipeline.relabel.options import RelabelOptions
@@ -23,10 +24,20 @@ PAGES = [
 ]
 REFERENCE = [
     ROOT / "docs" / f"{name}.md"
-    for name in ("evaluation", "gallery", "output", "presets", "relabelling", "running", "speed", "vocabularies")
+    for name in (
+        "evaluation",
+        "export",
+        "gallery",
+        "output",
+        "presets",
+        "relabelling",
+        "running",
+        "speed",
+        "vocabularies",
+    )
 ]
-KINDS = (LabelOptions, RelabelOptions, PreviewOptions, GalleryOptions, EvaluateOptions, BenchmarkOptions)
-OTHER_OPTIONS = {"repair", "older-than-h", "dry-run", "device", "help"}
+KINDS = (LabelOptions, RelabelOptions, PreviewOptions, GalleryOptions, EvaluateOptions, BenchmarkOptions, ExportOptions)
+OTHER_OPTIONS = {"repair", "older-than-h", "dry-run", "device", "help", "images", "name", "repo-type"}
 
 
 def name(page: Path) -> str:

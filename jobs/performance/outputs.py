@@ -1,4 +1,4 @@
-"""Parts that measure what is made of a labelled output: loaders, scores."""
+"""Parts that measure what is made of a labelled output: loaders, scores, exports."""
 
 from __future__ import annotations
 
@@ -94,4 +94,20 @@ class Calibration:
             print_table(measure_halves(evidence, rule) + measure_random_halves(evidence, rule, self.splits))
 
 
-OutputPart = Calibration | Gallery | Loading | Scoring
+@dataclass(frozen=True)
+class Export:
+    """Each format of `proxyclip export`, in one process. The images of the output must be where they were."""
+
+    labels: Path
+    """An output of `proxyclip label`, of fewer than 2000 images."""
+    rounds: int = 3
+    """Times that each export runs. The median counts."""
+
+    def run(self) -> None:
+        from performance.export import measure_export
+
+        show(None, "Exports to a disk, one process, from opening to the last file")
+        print_table(measure_export(self.labels, self.rounds))
+
+
+OutputPart = Calibration | Export | Gallery | Loading | Scoring

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ class Disk:
 
     def write(self, key: str, data: bytes) -> None:
         with self._written(key, data) as temporary:
+            temporary.replace(self.root / key)
+
+    def write_file(self, key: str, path: Path) -> None:
+        with self._written(key, path) as temporary:
             temporary.replace(self.root / key)
 
     def create(self, key: str, data: bytes) -> bool:
@@ -110,14 +115,21 @@ class Disk:
                     yield Entry(key, 0, "")  # a link to itself is dead too
 
     @contextlib.contextmanager
-    def _written(self, key: str, data: bytes) -> Iterator[Path]:
-        """A temporary file with the data, beside its final place. fsync makes it survive a power failure."""
+    def _written(self, key: str, data: bytes | Path) -> Iterator[Path]:
+        """A temporary file with the data, or a copy of a file, beside its final place.
+
+        fsync makes it survive a power failure.
+        """
         folder = (self.root / key).parent
         temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with temporary.open("xb") as file:
-                file.write(data)
+                if isinstance(data, bytes):
+                    file.write(data)
+                else:
+                    with data.open("rb") as source:
+                        shutil.copyfileobj(source, file, 2**20)
                 file.flush()
                 os.fsync(file.fileno())
             yield temporary

@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
@@ -78,6 +79,9 @@ class Remote:
 
     def write(self, key: str, data: bytes) -> None:
         self._ask(key, lambda: self.fs.pipe_file(self._path(key), data))
+
+    def write_file(self, key: str, path: Path) -> None:
+        self._ask(key, lambda: self.fs.put_file(str(path), self._path(key)))
 
     def create(self, key: str, data: bytes) -> bool:
         if not self.is_conditional:

@@ -66,6 +66,10 @@ class Storage:
         """Write a whole file or nothing. An existing file is replaced."""
         self._at(key).write(key, data)
 
+    def write_file(self, key: str, path: Path) -> None:
+        """Write a copy of a local file, or nothing. It is never in memory as a whole."""
+        self._at(key).write_file(key, path)
+
     def create(self, key: str, data: bytes) -> bool:
         """Write a file unless it exists. Returns True if it was written; of several writers exactly one gets True.
 

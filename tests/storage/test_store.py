@@ -57,6 +57,15 @@ def test_what_was_written_is_read_and_listed(storage):
         assert [storage.stat(entry.key) for entry in listed] == listed
 
 
+def test_a_local_file_is_copied_whatever_its_size(storage, tmp_path):
+    source = tmp_path / "source"
+    for size in (0, 1000, 2**20 + 1):
+        source.write_bytes(os.urandom(size))
+        storage.write_file("deep/copy", source)
+        assert storage.read("deep/copy") == source.read_bytes()
+    assert [entry.key for entry in storage.list()] == ["deep/copy"]
+
+
 def test_a_folder_lists_its_own_files_only(storage):
     for key in ("a/1", "a/b/2", "ab/3", "a.4", "c"):
         storage.write(key, b"")

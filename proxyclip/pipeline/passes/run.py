@@ -60,13 +60,15 @@ def run_pass(
     address: str | None = None,
     concurrency: int | None = None,
     verbose: bool = False,
+    states: list[ShardState] | None = None,
 ) -> PassSummary:
     """Work on the shards that are new or have changed since the last run of this pass, the changed ones first.
 
     Ray starts only if there is much to do, or if a cluster is named. verb: what progress calls it ("exporting").
     inputs: a hash of what the work reads besides the labels; when it changes, every shard is worked on again.
+    states: those of all shards, if what the work makes of some shards depends on yet more.
     """
-    states, receipts = shard_states(labels, inputs), ledger.receipts()
+    states, receipts = states or shard_states(labels, inputs), ledger.receipts()
     images = {commit.shard: commit.labelled for commit in labels.commits()}
     tasks = [
         Task(shard, state, tuple(old for old in receipts.get(shard, ()) if old != state))

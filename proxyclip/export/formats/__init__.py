@@ -1,0 +1,1 @@
+"""How does each tool want its labels? One file a format."""

@@ -1,0 +1,1 @@
+"""How do the labels of an output get into another format?"""
