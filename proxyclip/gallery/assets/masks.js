@@ -4,6 +4,7 @@
 const Masks = (() => {
   const KEPT = 80; // decoded images; 480 x 360 pixels with two masks are 1 MB
   const cache = new Map();
+  const loading = new Map(); // asked for, and not there yet
   const waiting = new Map();
 
   // Called by masks/NNNNN.js: PNGs of mask and confidence, and those of the second output.
@@ -43,11 +44,15 @@ const Masks = (() => {
 
   // The masks of an image: one for each output that has it.
   function get(number) {
-    const found = cache.get(number) || load(number);
+    let found = cache.get(number) || loading.get(number);
+    if (!found) {
+      found = load(number);
+      loading.set(number, found);
+      found.catch(() => cache.delete(number)).finally(() => loading.delete(number));
+    }
     cache.delete(number);
     cache.set(number, found); // the newest last
     if (cache.size > KEPT) cache.delete(cache.keys().next().value);
-    found.catch(() => cache.delete(number));
     return found;
   }
 

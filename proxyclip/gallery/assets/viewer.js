@@ -2,6 +2,7 @@
 "use strict";
 
 const Viewer = (() => {
+  const LISTED = 100; // classes of an image
   let dialog, stage, canvases, readout, panel;
   let list = [];
   let at = 0;
@@ -100,7 +101,7 @@ const Viewer = (() => {
 
   function describe(image) {
     const largest = Math.max(...image.classes.map((each) => each.share), 0.0001);
-    const rows = image.classes.map(({ of, share, confidence }) => {
+    const rows = image.classes.slice(0, LISTED).map(({ of, share, confidence }) => {
       const each = classOf(of);
       const highlight = (value) => () => Gallery.set({ highlighted: value });
       return el(
@@ -155,6 +156,7 @@ const Viewer = (() => {
         changes.length ? el("ul", { class: "list" }, changes) : null,
         el("h3", { class: "columns" }, el("span", {}, both ? `Classes, ${Gallery.about.outputs[0].name}` : "Classes"), el("span", { class: "figure" }, "area"), el("span", { class: "figure faint" }, "conf.")),
         el("ul", { class: "list" }, rows),
+        image.classes.length > LISTED ? el("p", { class: "note" }, `and ${count(image.classes.length - LISTED)} smaller ones`) : null,
       ].filter((each) => each),
     );
   }
