@@ -64,7 +64,7 @@ class Thresholds:
         """
         try:
             fields = json.loads(data)
-            version, found = fields["version"], fields["thresholds"]
+            version, found = fields.get("version", THRESHOLDS_VERSION), fields["thresholds"]
             values = {key(name): KEEP_NONE if value is None else float(value) for name, value in found.items()}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(

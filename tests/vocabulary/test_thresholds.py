@@ -39,6 +39,11 @@ def test_classes_are_found_by_name_in_any_order_and_case():
     assert Thresholds.from_json(data(), other, "file").values == (KEEP_NONE, 0.25, 0.5)
 
 
+def test_a_file_may_be_written_by_hand():
+    content = b'{"thresholds": {"sky": 0.1, "tree": 0.2, "horse": null}}'
+    assert Thresholds.from_json(content, WORDS, "file").values == (0.1, 0.2, KEEP_NONE)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
