@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -35,39 +34,60 @@ def shown(place: str | Path) -> dict[str, bytes]:
     return {key: data for key, data in files(place).items() if not key.startswith(".")}
 
 
-def killed(output: str, destination: str, to: str, after: int) -> int:
-    """Export in a process of its own and kill it after some shards. Returns how many were done."""
-    command = [sys.executable, "-m", "proxyclip", "export", output, "--to", to, destination]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": HERE}, stderr=subprocess.DEVNULL)
-    there = Storage(destination)
-    while process.poll() is None and sum(1 for _ in there.list(".proxyclip/shards")) < after:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return sum(1 for _ in there.list(".proxyclip/shards"))
+# Runs the command in a process that is killed when it is about to write for the n-th time.
+_KILLED = """
+import os, signal, sys
+from proxyclip.cli import main
+from proxyclip.storage.store import Storage
+
+method, left = sys.argv.pop(1), int(sys.argv.pop(1))
+real = getattr(Storage, method)
+
+def write(self, *arguments):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(self, *arguments)
+
+setattr(Storage, method, write)
+main()
+"""
 
 
-@pytest.mark.parametrize("to", ["coco", pytest.param("webdataset", marks=pytest.mark.slow)])
+def killed(output: str, destination: str, to: str, method: str, at: int) -> None:
+    """Export in a process of its own that is killed in front of its n-th call of a method of Storage."""
+    words = [sys.executable, "-c", _KILLED, method, str(at), "export", output, "--to", to, destination]
+    done = subprocess.run(words, env={**os.environ, "PYTHONPATH": HERE}, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize("to", ["coco", *(pytest.param(to, marks=pytest.mark.slow) for to in ("png", "webdataset"))])
 def test_a_killed_export_goes_on_and_leaves_the_same_bytes(tmp_path, to):
-    output = label(tmp_path, [f"{number:03d}.png" for number in range(120)])
-    exported(output, tmp_path / "whole", to)
-    done = killed(output, str(tmp_path / "killed"), to, 5)
-    assert 5 <= done < 40, "it was done before it could be killed"
-    assert not (tmp_path / "killed" / "annotations" / "stuff.json").exists()
-    exported(output, tmp_path / "killed", to)
-    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    _kill_and_compare(
+        label(tmp_path, [f"{number}.png" for number in range(9)]), tmp_path / "whole", tmp_path / "to", to
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ["coco", "huggingface", "yolo"])
 def test_over_s3_a_killed_export_goes_on_and_leaves_the_same_bytes(tmp_path, s3, to):
     place = s3.uri(f"exports/{to}")
-    output = label(tmp_path, [f"{number:03d}.png" for number in range(60)], f"{place}/labels")
-    exported(output, tmp_path / "whole", to)
-    done = killed(output, f"{place}/killed", to, 4)
-    assert 4 <= done < 20, "it was done before it could be killed"
-    assert export(ExportOptions(output, f"{place}/killed", to)).exit_code == 0
-    assert files(f"{place}/killed") == files(tmp_path / "whole")
+    output = label(tmp_path, [f"{number}.png" for number in range(9)], f"{place}/labels")
+    _kill_and_compare(output, tmp_path / "whole", f"{place}/to", to)
+
+
+def _kill_and_compare(output: str, whole: Path, destination: Path | str, to: str) -> None:
+    exported(output, whole, to)
+    killed(output, str(destination), to, "write", 4)  # in the midst of a shard
+    # In front of the last one of the files that hold all shards.
+    killed(output, str(destination), to, "write_file", 1 if to in ("webdataset", "yolo") else 2)
+    assert export(ExportOptions(output, str(destination), to)).exit_code == 0
+    found, wanted = (
+        {key: data.replace(str(place).encode(), b"") for key, data in files(place).items()}
+        for place in (destination, whole)
+    )
+    assert found == wanted
 
 
 @pytest.mark.parametrize("to", AVAILABLE)
