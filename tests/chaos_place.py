@@ -14,7 +14,7 @@ from time import monotonic
 
 from chaos import KILLS, ChaosCluster, Kill, Strike, polling_reader, run_job
 from fault_proxy import FaultProxy
-from labelling import files
+from labelling import embeddings_of, files
 from PIL import Image
 from safetensors.torch import save_file
 from tiny import random_image
@@ -76,8 +76,7 @@ def new_place(proxy: FaultProxy, root: str, outputs: str, folder: Path, cluster:
 
     folder: for the text embeddings, which no run has to compute.
     """
-    corpus, drawn, embeddings = Storage(f"{root}/corpus"), folder / "image.png", folder / "text.safetensors"
-    save_file({"embeddings": Segmenter.from_preset("demo").embed(Vocabulary.load(VOCABULARY))}, embeddings)
+    corpus, drawn, embeddings = Storage(f"{root}/corpus"), folder / "image.png", embeddings_of(VOCABULARY, folder)
     for index in range(NUM_SHARDS * SHARD_SIZE):
         Image.fromarray(random_image(60 + index % 7, 80 + index % 5, index)).save(drawn)
         corpus.write(image_name(index), b"no image" if index == BROKEN else drawn.read_bytes())
@@ -96,12 +95,12 @@ def new_place(proxy: FaultProxy, root: str, outputs: str, folder: Path, cluster:
 
 def new_relabel_place(place: Place, root: str, folder: Path, cluster: ChaosCluster) -> Place:
     """Label the corpus of a place with features, to an output below `root`, and relabel these undisturbed."""
-    source, embeddings = f"{root}/source", folder / "two.safetensors"
+    source = f"{root}/source"
     ended = run_job(cluster, [*place.command(source), "--keep-features"])
     assert ended.code == 0, ended.said
     vocabulary = folder / "two.txt"
     vocabulary.write_text("grass; lawn\nsomething else; sky; brick")
-    save_file({"embeddings": Segmenter.from_preset("demo").embed(Vocabulary.load(vocabulary))}, embeddings)
+    embeddings = embeddings_of(vocabulary, folder)
     words = [ROOT / "jobs" / "relabel.py", "--source", source, "--vocabulary", vocabulary, "--embeddings", embeddings]
     words += ["--max-failures", 1, "--concurrency", 2, "--address", cluster.address]
     held = {

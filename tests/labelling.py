@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
+from safetensors.numpy import save_file
 
 from proxyclip.dataset.masks import mask_from_png
 from proxyclip.dataset.shards import read_masks
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.storage.store import Storage
+from proxyclip.vocabulary.names import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["sky", "grass", "tree", "water", "stone"]
@@ -47,6 +50,26 @@ def small_options(folder: Path, **changes: object) -> LabelOptions:
     small = {"preset": "demo", "short_side": 56, "crop": 56, "stride": 56, "shard_size": 32, "threads": 1}
     places = {"input": str(folder), "output": str(folder.parent / "out"), "vocabulary": str(vocabulary)}
     return LabelOptions(**{**places, **small, **changes})
+
+
+def embedded(options: LabelOptions) -> LabelOptions:
+    """The options with text embeddings of their vocabulary, made here: in a run, a process would load CLIP for them."""
+    vocabulary = Path(str(options.vocabulary))
+    return dataclasses.replace(options, embeddings=str(embeddings_of(vocabulary, vocabulary.parent)))
+
+
+def embeddings_of(vocabulary: Path, folder: Path) -> Path:
+    """A file in a folder with the demo's text embeddings of a vocabulary's file."""
+    file = folder / f"{vocabulary.stem}.safetensors"
+    save_file({"embeddings": _embed(Vocabulary.load(vocabulary).queries)}, file)
+    return file
+
+
+@functools.cache
+def _embed(queries: tuple[str, ...]) -> np.ndarray:
+    from proxyclip.models.segmenter import Segmenter  # seconds, which not every test that draws needs
+
+    return Segmenter.from_preset("demo").embed(Vocabulary.from_names(queries)).numpy()
 
 
 def failures_of(output: str) -> dict[str, dict[str, str]]:

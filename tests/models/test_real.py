@@ -52,7 +52,14 @@ def _label(path):
     return np.asarray(Image.open(REAL / "msrc16-dev" / "labels" / Path(path).with_suffix(".png").name))
 
 
-@pytest.mark.parametrize("method", [*EXPECTED_MIOU, *MEASURED_HERE])
+# Of these two, the golden cases hold the default suite.
+SLOW = {"sclip", "naclip"}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in (*EXPECTED_MIOU, *MEASURED_HERE)],
+)
 def test_a_method_reaches_its_known_miou(method, photographs, tmp_path, record_property):
     """Counted here, and by `proxyclip evaluate` on an output that holds the same masks."""
     segmenter = Segmenter.from_config(SegmenterConfig(replace(MODEL, method=method)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from labelling import draw, small_options
+from labelling import draw, embedded, small_options
 
 from proxyclip.pipeline.cluster import cluster
 
@@ -23,4 +23,4 @@ def corpus(tmp_path):
 
 @pytest.fixture
 def options(corpus):
-    return small_options(corpus, shard_size=3)
+    return embedded(small_options(corpus, shard_size=3))

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from encoded import encoded, faulty_environment, jpeg, jpeg_of_size, png, png_header, tiff, webp_lossless, with_size
-from labelling import failures_of, labels
-from labelling import small_options as options
+from labelling import embedded, failures_of, labels, small_options
 from PIL import Image
 
 from proxyclip.dataset.masks import mask_from_png
@@ -95,6 +94,10 @@ WRONG_EXTENSION = {
 FOLDERS = {"x.jpg/inside.jpg": jpeg(), "y.png/z.png/deep.jpg": jpeg()}
 GOOD = {**LONG, **NAMES, **WRONG_EXTENSION, **FOLDERS}
 BAD = {**BOMBS, **WITHOUT_SIZE, **NO_IMAGE}
+
+
+def options(folder, **changes):
+    return embedded(small_options(folder, **changes))
 
 
 @pytest.fixture(scope="module")

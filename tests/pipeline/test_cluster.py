@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from fault_proxy import fault_proxy
+from labelling import embeddings_of
 from PIL import Image
 
 from proxyclip.dataset.commits import committed
@@ -91,11 +92,11 @@ def _kill_all(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def submission(head, images, output, *flags):
+def submission(head, images, output, embeddings, *flags):
     """The command that submits a job, and its environment."""
     env, dashboard = head
     words = ["--input", images, "--output", output, "--preset", "demo", "--shard-size", "2"]
-    words += ["--vocabulary", "proxyclip/demo/vocabulary.json"]
+    words += ["--vocabulary", "proxyclip/demo/vocabulary.json", "--embeddings", embeddings]
     command = [RAY, "job", "submit", "--address", dashboard, "--working-dir", ".", *flags]
     command += ["--", "python", "jobs/label.py", *map(str, words)]
     return {"args": command, "cwd": ROOT, "env": env, "text": True}
@@ -115,7 +116,8 @@ def draw(images, count):
 def test_a_submitted_job_that_is_stopped_is_finished_by_submitting_it_again(head, proxy, s3, tmp_path):
     images, output = s3.uri(f"bucket/{uuid.uuid4().hex}"), tmp_path / "labels"
     draw(images, 40)
-    submitted = submission(head, images, output, "--submission-id", "stopped")
+    embeddings = embeddings_of(ROOT / "proxyclip" / "demo" / "vocabulary.json", tmp_path)
+    submitted = submission(head, images, output, embeddings, "--submission-id", "stopped")
     # Held, the job cannot finish before it is stopped.
     with subprocess.Popen(**submitted) as job, proxy.holding(f"GET /{images.removeprefix('s3://')}/39.png"):
         deadline = time.monotonic() + DEADLINE_S
@@ -128,7 +130,7 @@ def test_a_submitted_job_that_is_stopped_is_finished_by_submitting_it_again(head
         stop = [RAY, "job", "stop", "--address", dashboard, "stopped"]
         subprocess.run(stop, env=env, check=True, capture_output=True)
         assert 2 <= len(committed(Storage(str(output)))) < 20
-    run = submit(head, images, output)
+    run = submit(head, images, output, embeddings)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "40 of 40 images labelled, 0 failed" in run.stdout
     report = verify(Storage(str(output)))

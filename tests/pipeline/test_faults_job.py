@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import ray
 from fault_proxy import EXPIRED, KINDS, RESET_BEFORE, fault_proxy
-from labelling import command, draw, files, small_options
+from labelling import command, draw, embedded, files, small_options
 
 from proxyclip.dataset.manifest import ShardRange
 from proxyclip.pipeline.options import LabelOptions
@@ -66,7 +66,7 @@ def options(proxy, s3, tmp_path_factory):
     images = Storage(s3.uri(f"bucket/{uuid.uuid4().hex}/images"))
     for path in folder.rglob("*.jpg"):
         images.write(str(path.relative_to(folder / "images")), path.read_bytes())
-    return small_options(folder / "images", input=images.uri, output="", shard_size=3)
+    return embedded(small_options(folder / "images", input=images.uri, output="", shard_size=3))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labelling import data_files, draw, failures_of, labels
+from labelling import data_files, draw, embedded, failures_of, labels, small_options
 from safetensors.numpy import save_file
 
 from proxyclip.dataset.commits import committed
@@ -32,26 +32,45 @@ pytestmark = pytest.mark.usefixtures("one_cluster")
 TWO = ["red thing; tomato", "all else; grass; sky; water"]
 
 
-@pytest.fixture
-def labelled(options):
+def labelled_corpus(folder):
     """The options of a finished run that kept features; one of its images is broken."""
-    (Path(options.input) / "image 004.jpg").write_text("no image")
-    options = dataclasses.replace(options, keep_features=True, codec="exact")
+    draw(folder, 10)
+    (folder / "image 004.jpg").write_text("no image")
+    options = embedded(small_options(folder, shard_size=3, keep_features=True, codec="exact"))
     assert label(options).exit_code == 3
     return options
 
 
-@pytest.fixture
-def two(tmp_path):
-    """Another vocabulary."""
-    path = tmp_path / "two.txt"
-    path.write_text("\n".join(TWO))
-    return str(path)
+def relabelling_of(labelled, output):
+    """Relabel it with another vocabulary, whose embeddings are given."""
+    two = Path(labelled.output).with_name("two.txt")
+    two.write_text("\n".join(TWO))
+    embeddings = embedded(dataclasses.replace(labelled, vocabulary=str(two))).embeddings
+    return RelabelOptions(labelled.output, str(output), (str(two),), (embeddings,), concurrency=1)
 
 
 @pytest.fixture
-def relabelling(labelled, two, tmp_path):
-    return RelabelOptions(source=labelled.output, output=str(tmp_path / "again"), vocabulary=(two,), concurrency=1)
+def labelled(tmp_path):
+    return labelled_corpus(tmp_path / "images")
+
+
+@pytest.fixture
+def relabelling(labelled, tmp_path):
+    return relabelling_of(labelled, tmp_path / "again")
+
+
+@pytest.fixture(scope="module")
+def kept(one_cluster, tmp_path_factory):
+    """A labelled corpus that no test changes."""
+    return labelled_corpus(tmp_path_factory.mktemp("kept") / "images")
+
+
+@pytest.fixture(scope="module")
+def relabelled(kept):
+    """The options of a finished relabelling of it, and what that said."""
+    options = relabelling_of(kept, Path(kept.output).with_name("again"))
+    (summary,) = relabel(options).values()
+    return options, summary
 
 
 def assert_as_labelled(output, afresh, agreement=0.9995):
@@ -72,13 +91,14 @@ class Interrupted(RayRunner):
         raise KeyboardInterrupt
 
 
-def test_masks_are_those_of_labelling_afresh_and_an_interrupted_run_goes_on(labelled, relabelling, two, tmp_path):
-    afresh = dataclasses.replace(labelled, vocabulary=two, output=str(tmp_path / "afresh"), keep_features=False)
+def test_masks_are_those_of_labelling_afresh_and_an_interrupted_run_goes_on(kept, relabelled, tmp_path):
+    undisturbed, summary = relabelled
+    places = {"vocabulary": undisturbed.vocabulary[0], "output": str(tmp_path / "afresh")}
+    afresh = embedded(dataclasses.replace(kept, **places, keep_features=False))
     assert label(afresh).exit_code == 3
-    undisturbed = dataclasses.replace(relabelling, output=str(tmp_path / "undisturbed"))
-    (summary,) = relabel(undisturbed).values()
     assert (summary.images, summary.labelled, summary.failed, summary.exit_code) == (11, 10, 1, 3)
     assert_as_labelled(undisturbed.output, afresh.output)
+    relabelling = dataclasses.replace(undisturbed, output=str(tmp_path / "again"))
     with pytest.raises(KeyboardInterrupt):
         execute(open_relabelling(relabelling), Interrupted)
     assert len(committed(Storage(relabelling.output))) == 1
@@ -90,16 +110,17 @@ def test_masks_are_those_of_labelling_afresh_and_an_interrupted_run_goes_on(labe
     assert clean(Storage(relabelling.output), older_than_h=0).orphans == ()
     assert len(preview(PreviewOptions(relabelling.output, limit=2, sheet=2))) == 3
     record = json.loads(Path(relabelling.output, "run.json").read_text())
-    assert record["source"] == labelled.output
+    assert record["source"] == kept.output
     # A finished one starts no Ray and writes nothing.
     before = {path: path.stat().st_mtime_ns for path in Path(relabelling.output).rglob("*")}
     execute(open_relabelling(relabelling), make_runner=pytest.fail)
     assert {path: path.stat().st_mtime_ns for path in Path(relabelling.output).rglob("*")} == before
 
 
-def test_several_vocabularies_and_a_corpus_that_changes(labelled, relabelling, corpus, two, tmp_path):
+def test_several_vocabularies_and_a_corpus_that_changes(labelled, relabelling, tmp_path):
     """Own vocabulary, embeddings from the text tower; then images come, change and go."""
-    several = dataclasses.replace(relabelling, vocabulary=(labelled.vocabulary, two))
+    corpus, vocabularies = Path(labelled.input), (labelled.vocabulary, *relabelling.vocabulary)
+    several = dataclasses.replace(relabelling, vocabulary=vocabularies, embeddings=())
     assert [summary.exit_code for summary in relabel(several).values()] == [3, 3]
     own, other = (str(tmp_path / "again" / name) for name in ("five", "two"))
     assert_as_labelled(own, labelled.output)
@@ -115,11 +136,12 @@ def test_several_vocabularies_and_a_corpus_that_changes(labelled, relabelling, c
 
 
 @pytest.mark.slow
-def test_pamr_reads_the_images(labelled, relabelling, corpus, tmp_path):
-    pamr = {"pamr_steps": 2}
+def test_pamr_reads_the_images(labelled, relabelling, tmp_path):
+    corpus, pamr = Path(labelled.input), {"pamr_steps": 2}
     afresh = dataclasses.replace(labelled, output=str(tmp_path / "afresh"), keep_features=False, **pamr)
     assert label(afresh).exit_code == 3
-    own = dataclasses.replace(relabelling, vocabulary=(labelled.vocabulary,), **pamr)
+    own = {"vocabulary": (labelled.vocabulary,), "embeddings": (labelled.embeddings,)}
+    own = dataclasses.replace(relabelling, **own, **pamr)
     gone = next(iter(corpus.rglob("*.jpg")))
     gone.unlink()
     relabel(own)
@@ -130,10 +152,10 @@ def test_pamr_reads_the_images(labelled, relabelling, corpus, tmp_path):
     assert failures_of(own.output)[str(gone.relative_to(corpus))]["status"] == "fetch_failed"
 
 
-def test_features_can_be_added_later_and_masks_stay(options, two, tmp_path):
+def test_features_can_be_added_later_and_masks_stay(options, tmp_path):
     assert label(options).exit_code == 0
     masks = data_files(options.output)
-    relabelling = RelabelOptions(options.output, str(tmp_path / "again"), (two,), concurrency=1)
+    relabelling = relabelling_of(options, tmp_path / "again")
     with pytest.raises(FileNotFoundError, match="--add-features"):
         open_relabelling(relabelling)
     adding = dataclasses.replace(options, add_features=True)
@@ -176,7 +198,7 @@ def test_features_can_be_added_later_and_masks_stay(options, two, tmp_path):
     ],
     ids=str,
 )
-def test_a_relabelling_that_cannot_start_says_why(options, two, change, message, tmp_path):
+def test_a_relabelling_that_cannot_start_says_why(options, change, message, tmp_path):
     run = open_run(dataclasses.replace(options, keep_features=True))
     begin_run(run.manifest.storage, run.record("float32"), run.vocabulary.to_json())
     begin_features(run.manifest.storage, run.features("float32"))
@@ -187,20 +209,22 @@ def test_a_relabelling_that_cannot_start_says_why(options, two, change, message,
         change = {**change, "embeddings": (str(path),)}
     if change.get("output"):
         change = {"output": options.output}
-    given = {"source": options.output, "output": str(tmp_path / "again"), "vocabulary": (two,), **change}
+    relabelling = relabelling_of(options, tmp_path / "again")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        open_relabelling(RelabelOptions(**given))
+        open_relabelling(dataclasses.replace(relabelling, **{"embeddings": (), **change}))
     assert not Path(tmp_path / "again").exists()
 
 
-def test_outputs_are_not_mixed_up(labelled, relabelling, options, tmp_path):
+def test_outputs_are_not_mixed_up(kept, relabelled, tmp_path):
     """Another vocabulary, another codec, another kind of run on the same output, a source that was relabelled."""
-    relabel(relabelling)
+    relabelling, _ = relabelled
+    own = {"vocabulary": (kept.vocabulary,), "embeddings": (kept.embeddings,)}
     with pytest.raises(ValueError, match="vocabulary"):
-        open_relabelling(dataclasses.replace(relabelling, vocabulary=(labelled.vocabulary,)))
+        open_relabelling(dataclasses.replace(relabelling, **own))
     with pytest.raises(FileNotFoundError, match="itself relabelled"):
         open_relabelling(dataclasses.replace(relabelling, source=relabelling.output, output=str(tmp_path / "third")))
     with pytest.raises(ValueError, match="--codec exact"):
-        label(dataclasses.replace(labelled, codec="compact"))
+        label(dataclasses.replace(kept, codec="compact"))
+    places = {"output": relabelling.output, "vocabulary": relabelling.vocabulary[0]}
     with pytest.raises(ValueError, match="features"):
-        label(dataclasses.replace(options, output=relabelling.output, vocabulary=relabelling.vocabulary[0]))
+        label(embedded(dataclasses.replace(kept, **places, keep_features=False)))

@@ -77,7 +77,6 @@ def test_an_interrupted_run_labels_what_is_planned_before_it_lists_and_ends_in_t
     options, tmp_path, monkeypatch, listings
 ):
     monkeypatch.setattr(commits, "SHARDS_PER_SEGMENT", 3)
-    monkeypatch.setattr(runner, "SHARDS_PER_WAVE", 3)
     undisturbed = dataclasses.replace(options, output=str(tmp_path / "undisturbed"))
     assert label(undisturbed).exit_code == 0
     assert listings == [[]]
@@ -85,6 +84,7 @@ def test_an_interrupted_run_labels_what_is_planned_before_it_lists_and_ends_in_t
         "000003.json",
         "segment-00000.parquet",
     ]
+    monkeypatch.setattr(runner, "SHARDS_PER_WAVE", 3)  # the undisturbed run had one wave
     with pytest.raises(KeyboardInterrupt):
         execute(open_run(options), Interrupted)
     assert 1 <= len(committed(Storage(options.output))) < 4
@@ -158,7 +158,7 @@ def test_a_storage_that_is_down_at_the_end_does_not_hide_what_failed(options, mo
 def test_weights_that_vanish_before_the_vocabulary_is_embedded_end_the_run(options, tmp_path):
     """Every shard fails by it then, and the fault is not theirs."""
     clip = shutil.copytree(CLIP_FOLDER, tmp_path / "clip")
-    run = open_run(dataclasses.replace(options, clip=f"local-dir:{clip}"))
+    run = open_run(dataclasses.replace(options, clip=f"local-dir:{clip}", embeddings=None))
     (clip / "open_clip_model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="contains no weights"):
         execute(run)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from labelling import embeddings_of
 from PIL import Image
 from tiny import random_image
 
@@ -20,6 +21,7 @@ from proxyclip.pipeline.stages.starts import Turns
 from proxyclip.storage.store import Storage
 
 ROOT = Path(__file__).resolve().parents[2]
+VOCABULARY = ROOT / "proxyclip" / "demo" / "vocabulary.json"
 POISON_PX = 77
 DEADLINE_S = 600
 
@@ -62,7 +64,7 @@ def command(tmp_path):
         Image.fromarray(random_image(60, width, index)).save(tmp_path / "images" / f"{index}.png")
     words = [sys.executable, ROOT / "jobs" / "label.py", "--preset", "demo", "--shard-size", 3, "--threads", 1]
     words += ["--input", tmp_path / "images", "--output", tmp_path / "out"]
-    words += ["--vocabulary", ROOT / "proxyclip" / "demo" / "vocabulary.json"]
+    words += ["--vocabulary", VOCABULARY, "--embeddings", embeddings_of(VOCABULARY, tmp_path)]
     return [str(word) for word in words]
 
 
