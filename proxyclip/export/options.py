@@ -25,7 +25,7 @@ class ExportOptions:
     """File of `proxyclip calibrate`: a pixel whose confidence is below the threshold of its class becomes ignore."""
     ignore_below: float = 0.0
     """A pixel whose confidence is below this becomes ignore. With --thresholds, the higher of the two counts."""
-    classes: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
+    classes: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")] = ()
     """Classes to export: their names, or one .txt file with a name per line. Pixels of all others become ignore; the
     exported ones keep their index. Without it, all."""
     min_confidence_image: float = 0.0
