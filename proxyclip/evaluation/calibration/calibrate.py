@@ -24,7 +24,7 @@ from proxyclip.evaluation.calibration.precision import INTERVAL
 from proxyclip.evaluation.calibration.reliability import reliability
 from proxyclip.evaluation.calibration.sample import Sample, unlabelled_evidence
 from proxyclip.evaluation.labels.files import LabelFiles
-from proxyclip.evaluation.labels.matching import Matching, by_index, by_map, by_names
+from proxyclip.evaluation.labels.matching import matching_of
 from proxyclip.storage.store import Storage, public_uri
 from proxyclip.vocabulary.names import Vocabulary
 from proxyclip.vocabulary.thresholds import ClassEvidence, Thresholds
@@ -77,7 +77,13 @@ def calibrate(options: CalibrateOptions) -> Calibrated:
 def _with_labels(labels: Labels, options: CalibrateOptions) -> Calibrated:
     rule = Rule(options.precision, options.certainty, options.min_images, options.min_pixels)
     vocabulary = labels.vocabulary
-    matching = _matching(options, vocabulary)
+    matching = matching_of(
+        vocabulary,
+        map_file=options.map,
+        names=options.label_names,
+        ignore=options.ignore,
+        reduce_zero_label=options.reduce_zero_label,
+    )
     sample = Sample(labels, LabelFiles(options.labels, options.label_suffix, options.image_suffix))
     evidence = sample.evidence(matching.coding)
     _refuse_too_little(evidence, rule, sample.waiting)
@@ -169,16 +175,6 @@ def _refuse_too_little(evidence: Evidence, rule: Rule, waiting: int) -> None:
         f"{rule.min_images} images and {rule.min_pixels} pixels. Label more images, or give --labels none, which "
         "promises no precision."
     )
-
-
-def _matching(options: CalibrateOptions, vocabulary: Vocabulary) -> Matching:
-    """What the values of the labels mean."""
-    if options.map is not None:
-        return by_map(vocabulary, options.map, options.ignore)
-    if options.label_names is not None:
-        names = Vocabulary.load(options.label_names)
-        return by_names(vocabulary, names, options.ignore, reduce_zero_label=options.reduce_zero_label)
-    return by_index(vocabulary, options.ignore, reduce_zero_label=options.reduce_zero_label)
 
 
 def _notes(labels: Labels) -> list[str]:

@@ -32,6 +32,20 @@ class Matching:
     hints: tuple[str, ...] = ()
 
 
+def matching_of(
+    vocabulary: Vocabulary, *, map_file: str | None, names: str | None, ignore: int | None, reduce_zero_label: bool
+) -> Matching:
+    """What the values of labels mean, as a user says it: by a map, else by names, else by index.
+
+    map_file: path of a map. names: bundled name or file of the vocabulary whose indices the values are.
+    """
+    if map_file is not None:
+        return by_map(vocabulary, map_file, ignore)
+    if names is not None:
+        return by_names(vocabulary, Vocabulary.load(names), ignore, reduce_zero_label=reduce_zero_label)
+    return by_index(vocabulary, ignore, reduce_zero_label=reduce_zero_label)
+
+
 def by_index(vocabulary: Vocabulary, ignore: int | None, *, reduce_zero_label: bool = False) -> Matching:
     """Label values are the vocabulary's indices; with `reduce_zero_label`, one more, and 0 is ignored."""
     coding, rule = _indices(vocabulary.num_classes, ignore, reduce_zero_label)

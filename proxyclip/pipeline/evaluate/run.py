@@ -18,14 +18,13 @@ from proxyclip.dataset.rows import ALL_KINDS, LabelledImage
 from proxyclip.evaluation.counts import ImageCounts, Tally, Unscored, count_image
 from proxyclip.evaluation.labels.coding import LabelError
 from proxyclip.evaluation.labels.files import LabelFiles
-from proxyclip.evaluation.labels.matching import Matching, by_index, by_map, by_names
+from proxyclip.evaluation.labels.matching import Matching, matching_of
 from proxyclip.evaluation.report import Report, make_report
 from proxyclip.evaluation.zero_shot import unseen_classes
 from proxyclip.pipeline.evaluate.options import EvaluateOptions
 from proxyclip.pipeline.opening import output_uri
 from proxyclip.pipeline.passes.run import PassSummary, run_pass
 from proxyclip.storage.store import Storage, public_uri
-from proxyclip.vocabulary.names import Vocabulary
 
 FOLDER = "evaluation"
 # Raise when a change of the code changes the counts.
@@ -106,7 +105,13 @@ def evaluate(options: EvaluateOptions) -> Evaluated:
     """Score an output, or go on with it. Raises ValueError or OSError if it cannot start."""
     labels = Labels.open(options.output)
     vocabulary = labels.vocabulary
-    matching = _matching(options, vocabulary)
+    matching = matching_of(
+        vocabulary,
+        map_file=options.map,
+        names=options.label_names,
+        ignore=options.ignore,
+        reduce_zero_label=options.reduce_zero_label,
+    )
     unseen = unseen_classes(options.unseen, vocabulary) if options.unseen is not None else ()
     files = LabelFiles(Storage(options.labels).uri, options.label_suffix, options.image_suffix)
     to = options.to or f"{labels.storage.uri.rstrip('/')}/{FOLDER}"
@@ -175,15 +180,6 @@ def refuse_committed_places(destination: Storage, output: Storage) -> None:
             f"--to {public_uri(destination.uri)} is a place of labelled data; give another folder, such as "
             f"{public_uri(output.uri)}/{FOLDER}."
         )
-
-
-def _matching(options: EvaluateOptions, vocabulary: Vocabulary) -> Matching:
-    if options.map is not None:
-        return by_map(vocabulary, options.map, options.ignore)
-    if options.label_names is not None:
-        names = Vocabulary.load(options.label_names)
-        return by_names(vocabulary, names, options.ignore, reduce_zero_label=options.reduce_zero_label)
-    return by_index(vocabulary, options.ignore, reduce_zero_label=options.reduce_zero_label)
 
 
 def _settings(scoring: Scoring) -> dict[str, Any]:
