@@ -64,7 +64,7 @@ def _transformers_folder(weights: str | None) -> dict[str, Path]:
     if "config.json" not in files or not any(name.endswith(".safetensors") for name in files):
         raise FileNotFoundError(
             f"--method-weights {weights} must be a folder with config.json and *.safetensors, as transformers reads "
-            "it. The file sam3.pt has another layout and does not serve."
+            "it. The file sam3.pt has another layout and cannot be used."
         )
     return dict(sorted(files.items()))
 
@@ -75,7 +75,7 @@ TEACHERS: dict[str, TeacherMethod] = {
         licence="SAM-License (Meta, 2025-11-19; not for military use)",
         find_weights=_transformers_folder,
         settings={"presence": True},
-        requires=("transformers>=5.10",),
+        requires=("transformers>=5.14.1",),  # some earlier ones lose the text encoder (huggingface/transformers#46402)
         install='pip install "proxyclip[sam3]"',
     ),
 }

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from teachers import save_tiny_sam3, tiny_sam3_model, tiny_sam3_processor
 from tiny import random_image
+from transformers import Sam3VideoConfig
 
 from proxyclip.models.memory import OutOfMemory
 from proxyclip.models.teachers.sam3 import Sam3
@@ -165,3 +166,16 @@ def test_a_folder_is_loaded_in_any_precision_and_one_that_lacks_weights_is_refus
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks 1 tensors .* mask_decoder.semantic_projection.weight"):
         Sam3.from_folder(folder)
+
+
+def test_a_file_that_also_holds_the_video_tracker_is_loaded(tmp_path, teacher):
+    """The layout of a Sam3VideoModel: other names of tensors, and the detector inside its configuration."""
+    folder = save_tiny_sam3(tmp_path)
+    detector = load_file(folder / "model.safetensors")
+    weights = {f"detector_model.{name}": value for name, value in detector.items()}
+    save_file({**weights, "tracker_model.spare": torch.zeros(3)}, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    Sam3VideoConfig(detector_config=config).save_pretrained(folder)
+    loaded = Sam3.from_folder(folder)
+    wanted = teacher.decode(teacher.encode(IMAGE), WORDS)
+    assert torch.equal(loaded.decode(loaded.encode(IMAGE), WORDS).confidence, wanted.confidence)
