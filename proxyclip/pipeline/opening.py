@@ -32,8 +32,7 @@ class Run:
     that of the run to resume; None if it depends on the cluster. vocabulary: None for an output without masks.
     manifest: of the masks, or of the features if the run makes only these. weights: hash of each weight file, by part.
     pending: planned shards without a commit. listing: the input's images; None if planned shards come first. only: the
-    uris of the input that count; None: all. packages:
-    versions of the packages of a teacher.
+    uris of the input that count; None: all. packages: versions of the packages of a teacher.
     """
 
     options: LabelOptions

@@ -57,7 +57,7 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary | None) -> Se
     decode = replace(
         config.decode,
         ignore_below=options.ignore_below,
-        thresholds=_thresholds(options, vocabulary),
+        thresholds=class_thresholds(options, vocabulary),
         **_given(options, "logit_scale", "background_threshold", "area_threshold", "pamr_steps"),
     )
     published = preset.benchmarks.get(vocabulary.name) if vocabulary else None
@@ -80,7 +80,8 @@ def check_background(decode: DecodeConfig, vocabulary: Vocabulary | None) -> Non
             )
 
 
-def _thresholds(options: LabelOptions, vocabulary: Vocabulary | None) -> tuple[float, ...]:
+def class_thresholds(options: LabelOptions, vocabulary: Vocabulary | None) -> tuple[float, ...]:
+    """The threshold of each class, from --thresholds; empty without it."""
     if options.thresholds is None or vocabulary is None:
         return ()
     return load_thresholds(options.thresholds, vocabulary).values

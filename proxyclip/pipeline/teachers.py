@@ -7,7 +7,7 @@ from pathlib import Path
 
 from proxyclip.config import DecodeConfig, TeacherConfig, TeacherModel
 from proxyclip.pipeline.options import LabelOptions
-from proxyclip.pipeline.recipe import check_background
+from proxyclip.pipeline.recipe import check_background, class_thresholds
 from proxyclip.recipes.teachers import teacher_named, teacher_settings
 from proxyclip.vocabulary.names import Vocabulary
 
@@ -37,7 +37,11 @@ def teacher_config(options: LabelOptions, method: str, vocabulary: Vocabulary | 
                 f"--{name.replace('_', '-')} has no effect with --method {method}: {reason}. Leave it out."
             )
     weights = options.method_weights
-    decode = DecodeConfig(background_threshold=options.background_threshold or 0.0, ignore_below=options.ignore_below)
+    decode = DecodeConfig(
+        background_threshold=options.background_threshold or 0.0,
+        ignore_below=options.ignore_below,
+        thresholds=class_thresholds(options, vocabulary),
+    )
     check_background(decode, vocabulary)
     return TeacherConfig(
         TeacherModel(

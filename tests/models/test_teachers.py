@@ -56,6 +56,10 @@ def test_thresholds_are_those_of_every_method():
     assert (mask[plain.confidence < 0.25] == 255).all()
     assert (mask[(plain.confidence >= 0.25) & (plain.confidence < 0.5)] == 0).all()
     assert torch.equal(mask[plain.confidence >= 0.5], plain.winner[plain.confidence >= 0.5])
+    mask = label_image(Fixed(), IMAGE, WORDS, config(thresholds=(0.0, 0.3, 0.6))).winner
+    for index, threshold in enumerate((0.0, 0.3, 0.6)):
+        of_class = plain.winner == index
+        assert torch.equal(mask[of_class] == 255, plain.confidence[of_class] < threshold)
 
 
 @pytest.mark.parametrize(

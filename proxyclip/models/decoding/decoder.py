@@ -125,14 +125,6 @@ class Decoder:
         return lambda cosines: pamr(cosines, affinity, config.pamr_dilations, config.pamr_steps)
 
 
-def _check_thresholds(config: DecodeConfig, vocabulary: Vocabulary) -> None:
-    if config.thresholds and len(config.thresholds) != vocabulary.num_classes:
-        raise ValueError(
-            f"There are {len(config.thresholds)} thresholds, but vocabulary {vocabulary.name!r} has "
-            f"{vocabulary.num_classes} classes; use thresholds of this vocabulary."
-        )
-
-
 def with_thresholds(decoded: Decoded, vocabulary: Vocabulary, config: DecodeConfig) -> Decoded:
     """The labels after the thresholds on the confidence: `winner` becomes the mask."""
     mask, background = decoded.winner, vocabulary.background
@@ -144,6 +136,14 @@ def with_thresholds(decoded: Decoded, vocabulary: Vocabulary, config: DecodeConf
         of_pixel = torch.tensor(config.thresholds, device=mask.device)[mask]
         mask = mask.masked_fill(decoded.confidence < of_pixel, ignore_label(vocabulary.num_classes))
     return dataclasses.replace(decoded, winner=mask)
+
+
+def _check_thresholds(config: DecodeConfig, vocabulary: Vocabulary) -> None:
+    if config.thresholds and len(config.thresholds) != vocabulary.num_classes:
+        raise ValueError(
+            f"There are {len(config.thresholds)} thresholds, but vocabulary {vocabulary.name!r} has "
+            f"{vocabulary.num_classes} classes; use thresholds of this vocabulary."
+        )
 
 
 def _check_background(config: DecodeConfig, vocabulary: Vocabulary) -> None:

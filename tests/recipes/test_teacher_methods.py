@@ -131,7 +131,7 @@ def test_what_a_method_needs_is_recorded_or_missed_with_what_to_do(own, monkeypa
 
 
 def test_methods_of_packages_are_found_by_name(registered):
-    entry, _, _ = registered(other="recipes.test_teachers:OWN", maskclip="x:y", sam3="x:y")
+    entry, _, _ = registered(other="recipes.test_teacher_methods:OWN", maskclip="x:y", sam3="x:y")
     assert plugin_methods() == {"other": entry}, "names that are built in stay as they are"
     with pytest.raises(ValueError, match=r"Unknown method 'othre'. Did you mean 'other'\?.*maskclip.*sam3, other"):
         teacher_named("othre")
