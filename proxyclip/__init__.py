@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from proxyclip.config import DecodeConfig, ModelConfig, SegmenterConfig, WindowConfig
     from proxyclip.evaluation.calibration.calibrate import calibrate
     from proxyclip.evaluation.calibration.options import CalibrateOptions
+    from proxyclip.models.decoding.decode import Decoded
     from proxyclip.models.decoding.decoder import Decoder
     from proxyclip.models.features import DenseFeatures, Segmentation, StoredFeatures
     from proxyclip.models.segmenter import Segmenter
+    from proxyclip.models.teachers.running import RunningLabels
+    from proxyclip.models.teachers.teacher import Teacher
     from proxyclip.pipeline.evaluate.options import EvaluateOptions
     from proxyclip.pipeline.evaluate.run import evaluate
     from proxyclip.pipeline.features import load_features, open_features, save_features
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from proxyclip.pipeline.reprocess.run import reprocess
     from proxyclip.pipeline.run import Summary, label
     from proxyclip.recipes.presets import PRESETS
+    from proxyclip.recipes.teachers import TeacherMethod
     from proxyclip.training.mask_dataset import MaskDataset, ShardSampler
     from proxyclip.training.mask_stream import MaskStream
     from proxyclip.vocabulary.names import Vocabulary, VocabularyError
@@ -39,11 +43,14 @@ _HOMES = {
     "ModelConfig": "config",
     "SegmenterConfig": "config",
     "WindowConfig": "config",
+    "Decoded": "models.decoding.decode",
     "Decoder": "models.decoding.decoder",
     "DenseFeatures": "models.features",
     "Segmentation": "models.features",
     "StoredFeatures": "models.features",
     "Segmenter": "models.segmenter",
+    "RunningLabels": "models.teachers.running",
+    "Teacher": "models.teachers.teacher",
     "EvaluateOptions": "pipeline.evaluate.options",
     "evaluate": "pipeline.evaluate.run",
     "RelabelOptions": "pipeline.relabel.options",
@@ -56,6 +63,7 @@ _HOMES = {
     "open_features": "pipeline.features",
     "save_features": "pipeline.features",
     "PRESETS": "recipes.presets",
+    "TeacherMethod": "recipes.teachers",
     "MaskDataset": "training.mask_dataset",
     "MaskStream": "training.mask_stream",
     "ShardSampler": "training.mask_dataset",
@@ -67,6 +75,7 @@ __all__ = [
     "PRESETS",
     "CalibrateOptions",
     "DecodeConfig",
+    "Decoded",
     "Decoder",
     "DenseFeatures",
     "EvaluateOptions",
@@ -76,12 +85,15 @@ __all__ = [
     "ModelConfig",
     "RelabelOptions",
     "ReprocessOptions",
+    "RunningLabels",
     "Segmentation",
     "Segmenter",
     "SegmenterConfig",
     "ShardSampler",
     "StoredFeatures",
     "Summary",
+    "Teacher",
+    "TeacherMethod",
     "Thresholds",
     "Vocabulary",
     "VocabularyError",

@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 # Raise this when a change of the code changes the masks of an unchanged configuration.
 RECIPE_VERSION = 1
@@ -23,6 +24,11 @@ def _no_mask_change(default: Any) -> Any:
 def _in_recipe_if_set(default: Any) -> Any:
     """A field that recipes contain only with another value than the default: so older recipes stay as they are."""
     return field(default=default, metadata={"only_if_set": True})
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in get_args(Dtype):
+        raise ValueError(f"model.dtype is {dtype!r}; it must be one of {', '.join(get_args(Dtype))}.")
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,7 @@ class ModelConfig:
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
-        if self.dtype not in get_args(Dtype):
-            raise ValueError(f"model.dtype is {self.dtype!r}; it must be one of {', '.join(get_args(Dtype))}.")
+        _check_dtype(self.dtype)
         if not 0 < self.proxy_scale <= 1:
             raise ValueError(f"model.proxy_scale is {self.proxy_scale}; it must be above 0 and at most 1.")
         if not 1e-3 <= self.gaussian_std <= 1e6:
@@ -142,6 +147,34 @@ class SegmenterConfig:
     model: ModelConfig = ModelConfig()
     windows: WindowConfig = WindowConfig()
     decode: DecodeConfig = DecodeConfig()
+
+
+@dataclass(frozen=True)
+class TeacherModel:
+    """A teacher: a network with its own way from an image to labels (`recipes.teachers`).
+
+    method: a key of `recipes.teachers.TEACHERS`, or a method that a plug-in registers. settings: all of its settings,
+    as JSON values. weights: the file or folder of its weights. A recipe holds their hashes, not their path.
+    """
+
+    method: str
+    settings: Mapping[str, Any]
+    weights: str | None = _no_mask_change(None)
+    dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        _check_dtype(self.dtype)
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """All settings that decide how a teacher labels a pixel. Of `decode` it uses the thresholds on the confidence."""
+
+    model: TeacherModel
+    decode: DecodeConfig = DecodeConfig()
+
+
+RunConfig: TypeAlias = SegmenterConfig | TeacherConfig
 
 
 def recipe_fields(config: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ def test_presets_are_listed_with_cost_licences_and_published_figures():
     assert "proxy CC-BY-NC-4.0 (not for commercial use)" in row
     (clearclip,) = run("presets", "clearclip-b16").stdout.splitlines()[1:]
     assert clearclip.split()[1:4] == ["300", "51.8", "32.6"]
+    assert run("presets", "sam3").stdout.splitlines()[1].startswith("sam3     SAM-License (Meta, 2025-11-19")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ REFERENCE = [
     )
 ]
 KINDS = (LabelOptions, RelabelOptions, PreviewOptions, GalleryOptions, EvaluateOptions, BenchmarkOptions, ExportOptions)
-OTHER_OPTIONS = {"repair", "older-than-h", "dry-run", "device", "help", "images", "name", "repo-type"}
+OTHER_OPTIONS = {"repair", "older-than-h", "dry-run", "device", "help", "images", "name", "repo-type", "local-dir"}
 
 
 def name(page: Path) -> str:

@@ -31,7 +31,7 @@ ROOMS = {
     | {"evaluation", "gallery", "export", "pipeline"},
 }
 ENTRANCE = {"__init__", "__main__", "cli"}
-MODELS_ONLY = {"torch", "open_clip", "timm", "torchvision", "segment_anything"}
+MODELS_ONLY = {"torch", "open_clip", "timm", "torchvision", "segment_anything", "transformers"}
 
 
 def _imports(path: Path, *, top_level_only: bool = False) -> set[str]:

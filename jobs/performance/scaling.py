@@ -83,6 +83,7 @@ def _wait_for_all(seconds_per_image: float, arrivals: Any, actors: int, config: 
     ray.get(arrivals.add.remote())
     while ray.get(arrivals.count.remote()) < actors:
         time.sleep(0.1)
+    assert isinstance(config.segmenter, SegmenterConfig)
     return WaitingLabeller(config.segmenter.windows, seconds_per_image)
 
 

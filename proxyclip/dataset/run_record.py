@@ -210,6 +210,9 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _shown(name: str) -> str:
     """The option that sets a setting, or else the setting's dotted name."""
+    _, is_teachers, of_teacher = name.partition("segmenter.model.settings.")
+    if is_teachers:
+        return f"--method-settings {of_teacher}"
     setting = name.rpartition(".")[2]
     set_by_option = setting in _OPTIONS and not name.startswith("weights.")
     return f"--{setting.replace('_', '-')}" if set_by_option else name

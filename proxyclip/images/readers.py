@@ -51,11 +51,11 @@ _MAIN = "import sys; sys.path[:] = sys.argv[2:]; from proxyclip.images.readers i
 class ReaderPool:
     """Up to `size` reader processes with one image each. Safe to call from many threads.
 
-    windows: the windows to resize images for. timeout_s: seconds that one image may take. Processes start when they
-    are needed. They end with the process that started them, even if that is killed.
+    windows: the windows to resize images for; None leaves images at their own size. timeout_s: seconds that one image
+    may take. Processes start when they are needed. They end with the process that started them, even if that is killed.
     """
 
-    def __init__(self, size: int, windows: WindowConfig, timeout_s: float) -> None:
+    def __init__(self, size: int, windows: WindowConfig | None, timeout_s: float) -> None:
         self._size = size
         self._idle: LifoQueue[_Reader] = LifoQueue()  # the last one used is used again first
         self._alone = threading.Lock()
@@ -107,7 +107,7 @@ class _Died(Exception):  # noqa: N818
 class _Reader:
     """One process. It is started when it is needed, also after it died."""
 
-    def __init__(self, windows: WindowConfig, timeout_s: float) -> None:
+    def __init__(self, windows: WindowConfig | None, timeout_s: float) -> None:
         self._windows = windows
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -148,8 +148,9 @@ class _Reader:
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
         with theirs:
+            windows = asdict(self._windows) if self._windows else None
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, json.dumps([asdict(self._windows), self._timeout_s]), *sys.path],
+                [sys.executable, "-c", _MAIN, json.dumps([windows, self._timeout_s]), *sys.path],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=os.environ | _ENVIRONMENT,
@@ -171,10 +172,10 @@ class _Reader:
 def serve(settings: str) -> None:
     """The main loop of a reader process: read images from the socket at stdin until it closes.
 
-    settings: JSON of the fields of a WindowConfig, and the seconds that one image may take.
+    settings: JSON of the fields of a WindowConfig, or null, and the seconds that one image may take.
     """
     fields, timeout_s = json.loads(settings)
-    windows = WindowConfig(**fields)
+    windows = WindowConfig(**fields) if fields else None
     _limit()
     cv2.setNumThreads(1)  # the pool has one process per core
     link = socket.socket(fileno=0)

@@ -79,12 +79,16 @@ def load_image(source: str | Path | bytes | Image.Image | np.ndarray) -> np.ndar
         raise ImageError(error.status, f"{source}: {error.reason}") from error
 
 
-def read_image(data: bytes, windows: WindowConfig) -> ResizedImage:
+def read_image(data: bytes, windows: WindowConfig | None) -> ResizedImage:
     """Read an encoded image at the size from which windows are cut: `read_pixels`, then `resize_image`.
 
+    windows: None leaves the image at its own size.
     With `windows.fast_decode` a JPEG of at least twice that size is read at a half, a quarter or an eighth of its
     own. Raises ImageError as `read_pixels` does.
     """
+    if windows is None:
+        pixels, original_hw = _read(data, MAX_PIXELS)
+        return ResizedImage(pixels, original_hw)
 
     def wanted(original_hw: tuple[int, int]) -> tuple[int, int]:
         return resized_hw(original_hw, windows)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from proxyclip.config import Dtype, SegmenterConfig, fingerprint
+from proxyclip.config import Dtype, RunConfig, SegmenterConfig, fingerprint
 from proxyclip.dataset.features.record import FeatureRecord, features_manifest, refuse_other_features
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
@@ -14,9 +14,11 @@ from proxyclip.dataset.run_record import RunRecord, read_run, refuse_another_run
 from proxyclip.images.listing import ImageRef, input_storage, list_images
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.recipe import feature_record, package_versions, recipe_of, segmenter_config
+from proxyclip.pipeline.teachers import teacher_config
 from proxyclip.recipes.architectures import check_proxy_scale, embed_dim, is_listed_proxy
 from proxyclip.recipes.benchmarks import BENCHMARKS
 from proxyclip.recipes.names import look_up
+from proxyclip.recipes.teachers import is_teacher, package_versions_of, teacher_hashes
 from proxyclip.recipes.weights import weight_hashes
 from proxyclip.storage.store import Storage
 from proxyclip.vocabulary.names import Vocabulary
@@ -30,11 +32,11 @@ class Run:
     that of the run to resume; None if it depends on the cluster. vocabulary: None for an output without masks.
     manifest: of the masks, or of the features if the run makes only these. weights: hash of each weight file, by part.
     pending: planned shards without a commit. listing: the input's images; None if planned shards come first. only: the
-    uris of the input that count; None: all.
+    uris of the input that count; None: all. packages: versions of the packages of a teacher.
     """
 
     options: LabelOptions
-    config: SegmenterConfig
+    config: RunConfig
     dtype: Dtype | None
     vocabulary: Vocabulary | None
     weights: dict[str, str]
@@ -42,24 +44,29 @@ class Run:
     pending: list[ShardRange]
     listing: list[ImageRef] | None
     only: Collection[str] | None = None
+    packages: dict[str, str] = field(default_factory=dict)
 
     def list_images(self) -> list[ImageRef]:
         """The images of the input."""
         return list_images(self.options.input, exclude=self.options.output, only=self.only)
 
-    def config_in(self, dtype: Dtype) -> SegmenterConfig:
+    def config_in(self, dtype: Dtype) -> RunConfig:
         """The configuration with the precision that this run uses."""
+        if isinstance(self.config, SegmenterConfig):  # two lines, so that each is checked by its types
+            return replace(self.config, model=replace(self.config.model, dtype=dtype))
         return replace(self.config, model=replace(self.config.model, dtype=dtype))
 
     def record(self, dtype: Dtype) -> RunRecord:
         """What run.json says of this run."""
         recipe = recipe_of(self.config_in(dtype), self.weights, self.vocabulary, self.options.confidence_stride)
-        return RunRecord(self.options.input, recipe, fingerprint(recipe), package_versions())
+        return RunRecord(self.options.input, recipe, fingerprint(recipe), package_versions(self.packages))
 
     def features(self, dtype: Dtype) -> FeatureRecord | None:
         """What features.json says of this run's features; None if it makes none."""
-        codec = self.options.features_codec
-        return feature_record(self.options, self.config_in(dtype), self.weights, codec) if codec else None
+        codec, config = self.options.features_codec, self.config_in(dtype)
+        if codec is None or not isinstance(config, SegmenterConfig):
+            return None
+        return feature_record(self.options, config, self.weights, codec)
 
 
 def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
@@ -72,20 +79,17 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     """
     options = replace(options, input=Storage(options.input).uri, output=output_uri(options.output))
     vocabulary = _vocabulary(options)
-    config = segmenter_config(options, vocabulary)
-    _check_proxy(config)
-    weights = weight_hashes(config.model)
-    _check_embeddings(options, vocabulary, config)
+    config, weights, packages = _networks(options, vocabulary)
     output = Storage(options.output)
     manifest = features_manifest(output) if options.add_features else Manifest(output)
     recorded = read_run(manifest.storage)
     if recorded is None:
-        run = Run(options, config, options.dtype, vocabulary, weights, manifest, [], None, only)
+        run = Run(options, config, options.dtype, vocabulary, weights, manifest, [], None, only, packages)
         run = replace(run, listing=run.list_images())
         manifest.storage.check_writable()
         return run
     dtype = options.dtype or recorded.recipe["segmenter"]["model"]["dtype"]
-    run = Run(options, config, dtype, vocabulary, weights, manifest, [], None, only)
+    run = Run(options, config, dtype, vocabulary, weights, manifest, [], None, only, packages)
     refuse_another_run(manifest.storage, run.record(dtype), vocabulary)
     if features := run.features(dtype):
         refuse_other_features(manifest.storage, features)
@@ -93,6 +97,19 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     if pending and _is_there(options.input, manifest, pending[0]):
         return replace(run, pending=pending)  # what is planned need not wait until the input is listed
     return replace(run, pending=pending, listing=run.list_images())
+
+
+def _networks(options: LabelOptions, vocabulary: Vocabulary | None) -> tuple[RunConfig, dict[str, str], dict[str, str]]:
+    """The configuration, the hash of each weight file, and the versions of a teacher's packages."""
+    if options.method is not None and is_teacher(options.method):
+        teacher = teacher_config(options, options.method, vocabulary)
+        packages = package_versions_of(options.method)
+        return teacher, teacher_hashes(teacher.model), packages
+    config = segmenter_config(options, vocabulary)
+    _check_proxy(config)
+    weights = weight_hashes(config.model)
+    _check_embeddings(options, vocabulary, config)
+    return config, weights, {}
 
 
 def _vocabulary(options: LabelOptions) -> Vocabulary | None:

@@ -41,7 +41,12 @@ class LabelOptions:
     """Named recipe: method, CLIP, proxy and settings (see `proxyclip presets`). The options below, down to --dtype,
     replace parts of it."""
     method: Annotated[str | None, unset("the preset's", "STR")] = None
-    """How CLIP's last block mixes patches: proxyclip, clip, maskclip, sclip, clearclip, gem, naclip or naclip-kk."""
+    """How CLIP's last block mixes patches: proxyclip, clip, maskclip, sclip, clearclip, gem, naclip or naclip-kk. Or a
+    network of its own instead of CLIP: sam3, or the method of an installed plug-in (see `proxyclip presets`)."""
+    method_weights: Annotated[str | None, unset("the plug-in's", "PATH")] = None
+    """Weights of a method with a network of its own: for sam3 a folder, as transformers reads it."""
+    method_settings: Annotated[str | None, unset("the method's", "JSON|FILE")] = None
+    """Settings of a method with a network of its own, for instance '{"presence": false}'."""
     clip: Annotated[str | None, unset("the preset's", "STR")] = None
     """Name of an open_clip model, or local-dir:FOLDER."""
     clip_pretrained: Annotated[str | None, unset("the preset's", "STR")] = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from proxyclip.config import RECIPE_VERSION, SegmenterConfig, recipe_fields
+from proxyclip.config import RECIPE_VERSION, DecodeConfig, RunConfig, SegmenterConfig, recipe_fields
 from proxyclip.dataset.features.record import FeatureRecord
 from proxyclip.dataset.reading.thresholds import load_thresholds
 from proxyclip.pipeline.options import LabelOptions
@@ -48,28 +49,39 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary | None) -> Se
         raise ValueError(
             f"--method {model.method} needs a proxy, and preset {options.preset!r} has none; give --proxy."
         )
+    if options.method_settings is not None or options.method_weights is not None:
+        raise ValueError(
+            f"--method {model.method} takes no --method-settings and no --method-weights; they belong to methods with "
+            "a network of their own, such as sam3."
+        )
     decode = replace(
         config.decode,
         ignore_below=options.ignore_below,
-        thresholds=_thresholds(options, vocabulary),
+        thresholds=class_thresholds(options, vocabulary),
         **_given(options, "logit_scale", "background_threshold", "area_threshold", "pamr_steps"),
     )
     published = preset.benchmarks.get(vocabulary.name) if vocabulary else None
     if published is not None and options.benchmark is None and options.background_threshold is None:
         decode = replace(decode, background_threshold=published.background_threshold)
-    for name in ("background_threshold", "area_threshold"):
-        if getattr(decode, name) > 0 and vocabulary is not None and vocabulary.background is None:
-            raise ValueError(
-                f"--{name.replace('_', '-')} is {getattr(decode, name)}, but vocabulary {vocabulary.name!r} has no "
-                "background class. Name one in its file, or leave the threshold out."
-            )
+    check_background(decode, vocabulary)
     windows = replace(
         config.windows, fast_decode=options.fast_decode, **_given(options, "short_side", "crop", "stride")
     )
     return SegmenterConfig(model, windows, decode)
 
 
-def _thresholds(options: LabelOptions, vocabulary: Vocabulary | None) -> tuple[float, ...]:
+def check_background(decode: DecodeConfig, vocabulary: Vocabulary | None) -> None:
+    """ValueError if a threshold makes pixels background, and the vocabulary has no background class."""
+    for name in ("background_threshold", "area_threshold"):
+        if getattr(decode, name) > 0 and vocabulary is not None and vocabulary.background is None:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {getattr(decode, name)}, but vocabulary {vocabulary.name!r} has no "
+                "background class. Name one in its file, or leave the threshold out."
+            )
+
+
+def class_thresholds(options: LabelOptions, vocabulary: Vocabulary | None) -> tuple[float, ...]:
+    """The threshold of each class, from --thresholds; empty without it."""
     if options.thresholds is None or vocabulary is None:
         return ()
     return load_thresholds(options.thresholds, vocabulary).values
@@ -80,15 +92,15 @@ def _given(options: LabelOptions, *names: str) -> dict[str, Any]:
 
 
 def recipe_of(
-    config: SegmenterConfig, weights: dict[str, str], vocabulary: Vocabulary | None, confidence_stride: int
+    config: RunConfig, weights: dict[str, str], vocabulary: Vocabulary | None, confidence_stride: int
 ) -> dict[str, Any]:
     """All that decides the bytes of a mask. Local folders count by their content, not by their path.
 
-    weights: the hash of each weight file, by part. vocabulary: None for an output that keeps features only.
+    weights: the hash of each weight file, by part or file. vocabulary: None for an output that keeps features only.
     """
     segmenter = recipe_fields(config)
-    for part in ("clip", "proxy"):
-        if str(segmenter["model"][part]).startswith(LOCAL_DIR):
+    for part in ("clip", "proxy"):  # a teacher has neither
+        if str(segmenter["model"].get(part)).startswith(LOCAL_DIR):
             segmenter["model"][part] = LOCAL_DIR
     return {
         "version": RECIPE_VERSION,
@@ -119,6 +131,6 @@ def feature_record(
     )
 
 
-def package_versions() -> dict[str, str]:
-    """The versions of the packages that may change the last bits of a result."""
-    return {name: version(name) for name in _RECORDED}
+def package_versions(others: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The versions of the packages that may change the last bits of a result. others: those of a teacher's packages."""
+    return {**{name: version(name) for name in _RECORDED}, **(others or {})}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Protocol
 
-from proxyclip.config import Dtype, SegmenterConfig
+from proxyclip.config import Dtype, RunConfig
 from proxyclip.dataset.features.record import begin_features
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
@@ -68,7 +68,7 @@ class Runner(Protocol):
     def dtype(self) -> Dtype:
         """The precision that suits the machines."""
 
-    def label(self, config: SegmenterConfig, pending: list[ShardRange]) -> Iterator[Receipt]:
+    def label(self, config: RunConfig, pending: list[ShardRange]) -> Iterator[Receipt]:
         """Label and commit the shards; a receipt for each."""
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class _Execution:
         self.summary = Summary(failures_allowed=run.options.max_failures is not None)
         self._make_runner = make_runner
         self._runner: Runner | None = None
-        self._config: SegmenterConfig | None = None  # known once the run is recorded
+        self._config: RunConfig | None = None  # known once the run is recorded
 
     def __enter__(self) -> _Execution:
         return self
@@ -170,7 +170,7 @@ class _Execution:
                     summary.stopped = f"{progress.failed} images failed, {limit}"
                     return
 
-    def _begin(self) -> SegmenterConfig:
+    def _begin(self) -> RunConfig:
         """Record the run in the output. Without --dtype, a new run takes the precision that suits the cluster."""
         if self._config is None:
             run, storage = self.run, self.run.manifest.storage

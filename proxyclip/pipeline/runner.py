@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from proxyclip.config import Dtype, SegmenterConfig
+from proxyclip.config import Dtype, RunConfig, TeacherConfig
 from proxyclip.dataset.plan import ShardRange, waves
 from proxyclip.dataset.run_record import has_embeddings
 from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus, require_gpus
@@ -46,7 +46,7 @@ class RayRunner(contextlib.ExitStack):
         """The precision that suits the cluster."""
         return "bfloat16" if self._num_gpus else "float32"
 
-    def label(self, config: SegmenterConfig, pending: list[ShardRange]) -> Iterator[Receipt]:
+    def label(self, config: RunConfig, pending: list[ShardRange]) -> Iterator[Receipt]:
         """Read, label and write the shards, in any order, wave by wave."""
         options = self._run.options
         require_gpus(self._num_gpus, options.address)
@@ -85,11 +85,15 @@ class RayRunner(contextlib.ExitStack):
             self.retries += ray.get(embedded)
 
     def _embed(self, actor: ActorConfig, resources: dict[str, float]) -> ray.ObjectRef | None:
-        """Start the task that embeds the vocabulary, unless the output has embeddings. The actors wait for it."""
-        if not actor.masks or has_embeddings(self._run.manifest.storage):
+        """Start the task that embeds the vocabulary, unless the output has embeddings. The actors wait for it.
+
+        A teacher embeds queries by itself.
+        """
+        config = actor.segmenter
+        if not actor.masks or isinstance(config, TeacherConfig) or has_embeddings(self._run.manifest.storage):
             return None
         task = ray.remote(embed_vocabulary).options(**resources)
-        embedded: ray.ObjectRef = task.remote(actor.output, actor.segmenter.model, actor.weights, actor.device)
+        embedded: ray.ObjectRef = task.remote(actor.output, config.model, actor.weights, actor.device)
         return embedded
 
 

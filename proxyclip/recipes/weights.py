@@ -174,9 +174,14 @@ def _single_weights(spec: str, what: str) -> Path:
 
 
 def _file_hash(path: Path, name: str) -> str:
-    digest = hashlib.sha256()
     if name.startswith(LOCAL_DIR):
-        digest.update(json.dumps(local_architecture(name), sort_keys=True).encode())
+        return file_hash(path, json.dumps(local_architecture(name), sort_keys=True).encode())
+    return file_hash(path)
+
+
+def file_hash(path: Path, before: bytes = b"") -> str:
+    """The sha256 of some bytes and of a file after them."""
+    digest = hashlib.sha256(before)
     block = bytearray(_HASH_BLOCK_BYTES)
     with path.open("rb", buffering=0) as file:
         while size := file.readinto(block):

@@ -89,6 +89,14 @@ def test_images_come_at_the_size_that_their_windows_are_cut_from():
     pool.close()
 
 
+def test_without_windows_images_keep_their_size():
+    pool = ReaderPool(1, None, timeout_s=60)
+    image = pool.read(jpeg())
+    np.testing.assert_array_equal(image.pixels, read_pixels(jpeg()))
+    assert image.original_hw == (60, 90)
+    pool.close()
+
+
 @pytest.mark.parametrize("data", [b"", b"text", jpeg()[:300], b"\xff\xd8\xff"])
 def test_failures_are_those_of_this_process(pool, data):
     with pytest.raises(ImageError) as caught:

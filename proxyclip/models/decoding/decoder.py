@@ -55,7 +55,6 @@ class Decoder:
         Raises `models.memory.OutOfMemory` if the labels do not fit into memory, however few are decoded at a time.
         """
         config = config or self.config
-        background = vocabulary.background
         _check_background(config, vocabulary)
         _check_thresholds(config, vocabulary)
         decoded = self._logits_at_once.fit(
@@ -65,19 +64,11 @@ class Decoder:
                 logit_scale=config.logit_scale,
                 refine=self._refinement(features, config),
                 area_threshold=config.area_threshold,
-                background=background,
+                background=vocabulary.background,
                 logits_at_once=size,
             )
         )
-        mask = decoded.winner
-        if background is not None:
-            mask = mask.masked_fill(decoded.confidence < config.background_threshold, background)
-        if config.ignore_below > 0:
-            mask = mask.masked_fill(decoded.confidence < config.ignore_below, ignore_label(vocabulary.num_classes))
-        if config.thresholds:
-            of_pixel = torch.tensor(config.thresholds, device=mask.device)[mask]
-            mask = mask.masked_fill(decoded.confidence < of_pixel, ignore_label(vocabulary.num_classes))
-        return dataclasses.replace(decoded, winner=mask)
+        return with_thresholds(decoded, vocabulary, config)
 
     @torch.inference_mode()
     def logits(self, features: Features, vocabulary: Vocabulary) -> Tensor:
@@ -132,6 +123,19 @@ class Decoder:
         guide = F.interpolate(image, size=features.image_hw, mode="bilinear", align_corners=False)[0]
         affinity = pamr_affinity(guide, config.pamr_dilations)
         return lambda cosines: pamr(cosines, affinity, config.pamr_dilations, config.pamr_steps)
+
+
+def with_thresholds(decoded: Decoded, vocabulary: Vocabulary, config: DecodeConfig) -> Decoded:
+    """The labels after the thresholds on the confidence: `winner` becomes the mask."""
+    mask, background = decoded.winner, vocabulary.background
+    if background is not None:
+        mask = mask.masked_fill(decoded.confidence < config.background_threshold, background)
+    if config.ignore_below > 0:
+        mask = mask.masked_fill(decoded.confidence < config.ignore_below, ignore_label(vocabulary.num_classes))
+    if config.thresholds:
+        of_pixel = torch.tensor(config.thresholds, device=mask.device)[mask]
+        mask = mask.masked_fill(decoded.confidence < of_pixel, ignore_label(vocabulary.num_classes))
+    return dataclasses.replace(decoded, winner=mask)
 
 
 def _check_thresholds(config: DecodeConfig, vocabulary: Vocabulary) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proxyclip.config import SegmenterConfig
+from proxyclip.config import RunConfig
 
 # Shards that an actor works on: the second is read while the first is in the networks.
 SHARDS_AT_ONCE = 2
@@ -14,11 +14,11 @@ SHARDS_AT_ONCE = 2
 class ActorConfig:
     """What an actor is made from. It is small, since Ray keeps it for restarts.
 
-    weights: hash of each weight file in the recipe, by part ("clip", "proxy"). masks: whether images are labelled.
-    codec: how features are kept; None: not at all.
+    weights: hash of each weight file in the recipe, by part ("clip", "proxy") or file. masks: whether images are
+    labelled. codec: how features are kept; None: not at all.
     """
 
-    segmenter: SegmenterConfig
+    segmenter: RunConfig
     weights: dict[str, str]
     output: str
     device: str

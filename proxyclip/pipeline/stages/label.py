@@ -7,26 +7,30 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from typing import Any
 
 import pyarrow as pa
 import ray
 
+from proxyclip.config import SegmenterConfig, TeacherConfig
 from proxyclip.dataset.rows import FAILURE_STRUCT, FEATURES_STRUCT, IMAGE_STRUCT, Failure, to_row
-from proxyclip.dataset.run_record import read_vocabulary
+from proxyclip.dataset.run_record import read_names, read_vocabulary
 from proxyclip.images.errors import ImageError
 from proxyclip.images.readers import ReaderPool
 from proxyclip.images.sizes import ResizedImage
+from proxyclip.models.memory import BatchSize
 from proxyclip.models.segmenter import Segmenter
+from proxyclip.models.teachers.teacher import label_image, load_teacher
 from proxyclip.models.windows import plan_windows
 from proxyclip.pipeline.features import features_row
 from proxyclip.pipeline.stages.actor import SHARDS_AT_ONCE, ActorConfig
-from proxyclip.pipeline.stages.decode import ImageLabels, decode_images
+from proxyclip.pipeline.stages.decode import ImageLabels, decode_images, reduced
 from proxyclip.pipeline.stages.feed import Feed, Found, Labeller, Rows
 from proxyclip.pipeline.stages.network_thread import NetworkThread
 from proxyclip.pipeline.stages.starts import Starts, Turns
+from proxyclip.recipes.teachers import check_teacher_hashes
 from proxyclip.recipes.weights import check_hashes
 from proxyclip.storage.store import Storage
 from proxyclip.vocabulary.names import Vocabulary
@@ -47,11 +51,9 @@ RESULT_SCHEMA = pa.schema(
 class NetworkLabeller:
     """A `Labeller` with real networks. Raises `WeightsDiffer` if this machine's files are not those of the recipe."""
 
-    def __init__(self, config: ActorConfig) -> None:
-        check_hashes(config.segmenter.model, config.weights)
-        self._segmenter = Segmenter.from_config(
-            config.segmenter, device=config.device, batch_windows=config.batch_windows
-        )
+    def __init__(self, config: ActorConfig, segmenter: SegmenterConfig) -> None:
+        check_hashes(segmenter.model, config.weights)
+        self._segmenter = Segmenter.from_config(segmenter, device=config.device, batch_windows=config.batch_windows)
         self._confidence_stride = config.confidence_stride
         self._keep = config.codec is not None
 
@@ -71,6 +73,38 @@ class NetworkLabeller:
         return [Found(*found) for found in zip(labels, kept, strict=True)]
 
 
+class TeacherLabeller:
+    """A `Labeller` with a teacher. An image is its only window. Raises `WeightsDiffer` as `NetworkLabeller` does."""
+
+    windows_at_once = 1
+
+    def __init__(self, config: ActorConfig, teacher: TeacherConfig) -> None:
+        check_teacher_hashes(teacher.model, config.weights)
+        self._config = teacher
+        self._teacher = load_teacher(teacher, config.device)
+        self._image = BatchSize("images", 1)
+        self._confidence_stride = config.confidence_stride
+
+    def num_windows(self, image: ResizedImage) -> int:
+        return 1
+
+    def label(self, images: Sequence[ResizedImage], vocabulary: Vocabulary | None) -> list[Found]:
+        if vocabulary is None:
+            raise ValueError(f"Method {self._config.model.method} needs a vocabulary.")
+        return [Found(self._image.fit(partial(self._reduced, image, vocabulary))) for image in images]
+
+    def _reduced(self, image: ResizedImage, vocabulary: Vocabulary, _: int) -> ImageLabels:
+        labels = label_image(self._teacher, image.pixels, vocabulary, self._config)
+        return reduced(labels, vocabulary.num_classes, self._confidence_stride)
+
+
+def labeller(config: ActorConfig) -> Labeller:
+    """What labels images by a configuration."""
+    if isinstance(config.segmenter, TeacherConfig):
+        return TeacherLabeller(config, config.segmenter)
+    return NetworkLabeller(config, config.segmenter)
+
+
 class LabelShards:
     """Rows of `read.SHARD_SCHEMA` to rows of RESULT_SCHEMA; Ray Data calls it from several threads.
 
@@ -86,7 +120,7 @@ class LabelShards:
         config: ActorConfig,
         starts: Starts | None = None,
         embedded: ray.ObjectRef | None = None,
-        make_labeller: Callable[[ActorConfig], Labeller] = NetworkLabeller,
+        make_labeller: Callable[[ActorConfig], Labeller] = labeller,
     ) -> None:
         self._config = config
         self._starts = starts
@@ -98,7 +132,8 @@ class LabelShards:
         self._labeller = self._networks.submit(next(self._order), make_labeller, config)
         num_readers = max(config.threads, 2)
         self._images_ahead = 2 * num_readers
-        self._readers = ReaderPool(num_readers, config.segmenter.windows, config.image_timeout_s)
+        windows = config.segmenter.windows if isinstance(config.segmenter, SegmenterConfig) else None
+        self._readers = ReaderPool(num_readers, windows, config.image_timeout_s)
         self._pool = ThreadPoolExecutor(num_readers, "read")  # each thread waits for a reader process
 
     def close(self) -> None:
@@ -112,7 +147,8 @@ class LabelShards:
             return None
         if self._embedded is not None:
             ray.get(self._embedded)
-        return read_vocabulary(Storage(self._config.output))
+        read = read_vocabulary if isinstance(self._config.segmenter, SegmenterConfig) else read_names
+        return read(Storage(self._config.output))
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         return pa.Table.from_pylist([self._label_row(row) for row in rows.to_pylist()], schema=RESULT_SCHEMA)
