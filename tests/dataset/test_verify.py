@@ -10,6 +10,7 @@ from outputs import files, forge, forge_bytes, images, rows_of, run, with_cell
 from PIL import Image
 
 from proxyclip import cli
+from proxyclip.commands import upkeep
 from proxyclip.dataset import commits
 from proxyclip.dataset.commits import read_commit
 from proxyclip.dataset.layout import commit_key, segment_key
@@ -277,7 +278,7 @@ def command(monkeypatch, capsys, *words):
 
 
 def test_the_command_shows_some_problems_and_counts_all(output, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "SHOWN_PROBLEMS", 10)
+    monkeypatch.setattr(upkeep, "SHOWN_PROBLEMS", 10)
     assert command(monkeypatch, capsys, "verify", output.uri)[0] == 0
     for entry in [*output.list("masks"), *output.list("stats"), *output.list("failures")]:
         output.delete(entry.key)
