@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from proxyclip.models.segmenter import Segmenter
     from proxyclip.models.teachers.running import RunningLabels
     from proxyclip.models.teachers.teacher import Teacher
+    from proxyclip.pipeline.adapt.options import AdaptOptions
+    from proxyclip.pipeline.adapt.run import adapt
     from proxyclip.pipeline.evaluate.options import EvaluateOptions
     from proxyclip.pipeline.evaluate.run import evaluate
     from proxyclip.pipeline.features import load_features, open_features, save_features
+    from proxyclip.pipeline.heads import load_head
     from proxyclip.pipeline.options import LabelOptions
     from proxyclip.pipeline.relabel.options import RelabelOptions
     from proxyclip.pipeline.relabel.run import relabel
@@ -31,10 +34,14 @@ if TYPE_CHECKING:
     from proxyclip.recipes.teachers import TeacherMethod
     from proxyclip.training.mask_dataset import MaskDataset, ShardSampler
     from proxyclip.training.mask_stream import MaskStream
+    from proxyclip.vocabulary.heads import Head
     from proxyclip.vocabulary.names import Vocabulary, VocabularyError
     from proxyclip.vocabulary.thresholds import Thresholds
 
 _HOMES = {
+    "AdaptOptions": "pipeline.adapt.options",
+    "adapt": "pipeline.adapt.run",
+    "load_head": "pipeline.heads",
     "CalibrateOptions": "evaluation.calibration.options",
     "calibrate": "evaluation.calibration.calibrate",
     "Thresholds": "vocabulary.thresholds",
@@ -46,6 +53,7 @@ _HOMES = {
     "Decoded": "models.decoding.decode",
     "Decoder": "models.decoding.decoder",
     "DenseFeatures": "models.features",
+    "Head": "vocabulary.heads",
     "Segmentation": "models.features",
     "StoredFeatures": "models.features",
     "Segmenter": "models.segmenter",
@@ -73,12 +81,14 @@ _HOMES = {
 
 __all__ = [
     "PRESETS",
+    "AdaptOptions",
     "CalibrateOptions",
     "DecodeConfig",
     "Decoded",
     "Decoder",
     "DenseFeatures",
     "EvaluateOptions",
+    "Head",
     "LabelOptions",
     "MaskDataset",
     "MaskStream",
@@ -98,10 +108,12 @@ __all__ = [
     "Vocabulary",
     "VocabularyError",
     "WindowConfig",
+    "adapt",
     "calibrate",
     "evaluate",
     "label",
     "load_features",
+    "load_head",
     "open_features",
     "relabel",
     "reprocess",

@@ -9,12 +9,13 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.extras import SubcommandApp
 
-from proxyclip.commands import calibrating, exporting, judging, labelling, looking, upkeep
+from proxyclip.commands import adapting, calibrating, exporting, judging, labelling, looking, upkeep
 from proxyclip.commands.presets import presets
 
 VERBS: dict[str, Callable[..., int]] = {
     "label": labelling.label,
     "relabel": labelling.relabel,
+    "adapt": adapting.adapt,
     "reprocess": labelling.reprocess,
     "evaluate": judging.evaluate,
     "benchmark": judging.benchmark,

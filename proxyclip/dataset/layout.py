@@ -11,6 +11,7 @@ from proxyclip.dataset.rows import ALL_KINDS
 RUN = "run.json"
 VOCABULARY = "vocabulary.json"
 EMBEDDINGS = "text_embeddings.safetensors"
+HEAD = "head.safetensors"
 CLASS_STATS = "class_stats.parquet"
 CONTACT_SHEET = "preview/contact_sheet.png"
 

@@ -11,17 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from proxyclip.config import SegmenterConfig, recipe_fields
-from proxyclip.dataset.layout import EMBEDDINGS, RUN, VOCABULARY
+from proxyclip.dataset.layout import EMBEDDINGS, HEAD, RUN, VOCABULARY
 from proxyclip.dataset.rows import SCHEMA_VERSION
 from proxyclip.dataset.validate import json_object, run_fields
 from proxyclip.storage.store import Storage, public_uri
+from proxyclip.vocabulary.heads import Head, HeadError
 from proxyclip.vocabulary.names import Vocabulary, VocabularyError
 
 # Settings that an option of the same name sets.
 _OPTIONS = (
     *("input", "source", "method", "clip", "clip_pretrained", "proxy", "gaussian_std", "dtype"),
     *("short_side", "crop", "stride", "fast_decode"),
-    *("logit_scale", "background_threshold", "area_threshold", "ignore_below", "thresholds"),
+    *("head", "logit_scale", "background_threshold", "area_threshold", "ignore_below", "thresholds"),
     *("pamr_steps", "confidence_stride"),
 )
 
@@ -154,6 +155,19 @@ def write_embeddings(storage: Storage, embeddings: npt.NDArray[np.float32]) -> N
 def has_embeddings(storage: Storage) -> bool:
     """Whether the output has text embeddings."""
     return storage.exists(EMBEDDINGS)
+
+
+def write_head(storage: Storage, head: Head) -> None:
+    """Write the head that the masks are made with, unless the output has it."""
+    storage.create(HEAD, head.data)
+
+
+def read_head(storage: Storage) -> Head:
+    """The head that the masks of an output are made with."""
+    try:
+        return Head.from_bytes(storage.read(HEAD))
+    except HeadError as error:
+        raise ValueError(f"{HEAD} of {_shown_uri(storage)}: {error}; delete the file and give --head again.") from error
 
 
 def read_names(storage: Storage) -> Vocabulary:

@@ -28,6 +28,7 @@ from proxyclip.models.pixels import colour_on, normalise, pixels_on
 from proxyclip.models.text import cached_embeddings
 from proxyclip.models.windows import WindowPlan, batch_windows, cut_windows, plan_windows, shrink_windows
 from proxyclip.recipes.methods import method_named
+from proxyclip.vocabulary.heads import Head
 from proxyclip.vocabulary.names import Vocabulary, ignore_label
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Segmenter:
 
     clip: a `ClipEncoder` or an open_clip model. proxy: a `Proxy` or a timm vision transformer; only some methods need
     one. batch_windows: windows that go through the networks together on a GPU; it halves when memory runs out. On a
-    CPU windows go one by one: that is as fast, and results are bit-identical regardless of batching.
+    CPU windows go one by one: that is as fast, and results are bit-identical regardless of batching. head: as for a
+    `Decoder`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Segmenter:
         *,
         device: str | torch.device = "cpu",
         batch_windows: int = 8,
+        head: Head | None = None,
     ) -> None:
         self.config = config or SegmenterConfig()
         model = self.config.model
@@ -78,6 +81,7 @@ class Segmenter:
             std=self.clip.std,
             device=self.device,
             embed=lambda vocabulary: cached_embeddings(encoder, vocabulary.queries),
+            head=head,
         )
 
     @classmethod
@@ -214,7 +218,7 @@ class Segmenter:
 
     def embed(self, vocabulary: Vocabulary) -> Tensor:
         """Text embeddings (Q, E) of a vocabulary on the CPU: its own, or the text tower's (cached on disk)."""
-        return self._decoder.queries(vocabulary).embeddings.cpu()
+        return self._decoder.embeddings(vocabulary).cpu()
 
     def with_embeddings(self, vocabulary: Vocabulary) -> Vocabulary:
         """The vocabulary with its text embeddings inside, so that using it needs no text tower."""

@@ -12,8 +12,9 @@ from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.run_record import RunRecord, read_run, refuse_another_run
 from proxyclip.images.listing import ImageRef, input_storage, list_images
+from proxyclip.pipeline.heads import load_head, refuse_encoder, vocabulary_of, with_head
 from proxyclip.pipeline.options import LabelOptions
-from proxyclip.pipeline.recipe import feature_record, package_versions, recipe_of, segmenter_config
+from proxyclip.pipeline.recipe import encoder_of, feature_record, package_versions, recipe_of, segmenter_config
 from proxyclip.pipeline.teachers import teacher_config
 from proxyclip.recipes.architectures import check_proxy_scale, embed_dim, is_listed_proxy
 from proxyclip.recipes.benchmarks import BENCHMARKS
@@ -21,6 +22,7 @@ from proxyclip.recipes.names import look_up
 from proxyclip.recipes.teachers import is_teacher, package_versions_of, teacher_hashes
 from proxyclip.recipes.weights import weight_hashes
 from proxyclip.storage.store import Storage
+from proxyclip.vocabulary.heads import Head
 from proxyclip.vocabulary.names import Vocabulary
 
 
@@ -32,7 +34,8 @@ class Run:
     that of the run to resume; None if it depends on the cluster. vocabulary: None for an output without masks.
     manifest: of the masks, or of the features if the run makes only these. weights: hash of each weight file, by part.
     pending: planned shards without a commit. listing: the input's images; None if planned shards come first. only: the
-    uris of the input that count; None: all. packages: versions of the packages of a teacher.
+    uris of the input that count; None: all. packages: versions of the packages of a teacher. head: in place of text
+    embeddings.
     """
 
     options: LabelOptions
@@ -45,6 +48,7 @@ class Run:
     listing: list[ImageRef] | None
     only: Collection[str] | None = None
     packages: dict[str, str] = field(default_factory=dict)
+    head: Head | None = None
 
     def list_images(self) -> list[ImageRef]:
         """The images of the input."""
@@ -59,6 +63,7 @@ class Run:
     def record(self, dtype: Dtype) -> RunRecord:
         """What run.json says of this run."""
         recipe = recipe_of(self.config_in(dtype), self.weights, self.vocabulary, self.options.confidence_stride)
+        recipe |= with_head(self.head)
         return RunRecord(self.options.input, recipe, fingerprint(recipe), package_versions(self.packages))
 
     def features(self, dtype: Dtype) -> FeatureRecord | None:
@@ -78,18 +83,23 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     errors, missing weights, an input without images, an output that cannot be written or that has another recipe.
     """
     options = replace(options, input=Storage(options.input).uri, output=output_uri(options.output))
+    head = None if options.head is None else load_head(options.head)
     vocabulary = _vocabulary(options)
+    if head is not None:
+        vocabulary = vocabulary_of(head, options.head, vocabulary)
     config, weights, packages = _networks(options, vocabulary)
+    if head is not None and isinstance(config, SegmenterConfig):
+        refuse_encoder(head, options.head, encoder_of(config, weights))
     output = Storage(options.output)
     manifest = features_manifest(output) if options.add_features else Manifest(output)
     recorded = read_run(manifest.storage)
     if recorded is None:
-        run = Run(options, config, options.dtype, vocabulary, weights, manifest, [], None, only, packages)
+        run = Run(options, config, options.dtype, vocabulary, weights, manifest, [], None, only, packages, head)
         run = replace(run, listing=run.list_images())
         manifest.storage.check_writable()
         return run
     dtype = options.dtype or recorded.recipe["segmenter"]["model"]["dtype"]
-    run = Run(options, config, dtype, vocabulary, weights, manifest, [], None, only, packages)
+    run = Run(options, config, dtype, vocabulary, weights, manifest, [], None, only, packages, head)
     refuse_another_run(manifest.storage, run.record(dtype), vocabulary)
     if features := run.features(dtype):
         refuse_other_features(manifest.storage, features)

@@ -37,6 +37,9 @@ class LabelOptions:
     context59, context459, cityscapes, ade20k, ade847, coco_object or coco_stuff."""
     embeddings: Annotated[str | None, unset("made by CLIP's text tower", "FILE")] = None
     """Safetensors file with one text embedding per query of the vocabulary. CLIP's text tower is then not used."""
+    head: Annotated[str | None, unset("none", "FILE")] = None
+    """Head that `proxyclip adapt` learned from this corpus or from another one. It labels instead of the text
+    embeddings and brings its vocabulary."""
     preset: str = "proxyclip-b16-dino-b8"
     """Named recipe: method, CLIP, proxy and settings (see `proxyclip presets`). The options below, down to --dtype,
     replace parts of it."""
@@ -142,7 +145,9 @@ class LabelOptions:
         check_thresholds(self.thresholds, self.ignore_below)
         if self.thresholds and self.add_features:
             raise ValueError("--add-features makes no masks, so leave out --thresholds.")
-        if self.vocabulary is None and self.benchmark is None and not self.add_features:
+        if self.head is not None and (self.embeddings is not None or self.add_features):
+            raise ValueError("--head brings text embeddings and labels; leave out --embeddings and --add-features.")
+        if self.vocabulary is None and self.benchmark is None and self.head is None and not self.add_features:
             raise ValueError(
                 "--vocabulary is missing. Give a bundled name or a file, or --benchmark, which brings its own classes."
             )

@@ -111,16 +111,21 @@ def recipe_of(
     }
 
 
+def encoder_of(config: SegmenterConfig, weights: dict[str, str]) -> dict[str, Any]:
+    """All that decides a feature: the parts of a recipe that know no vocabulary."""
+    recipe = recipe_of(config, weights, None, 1)
+    return {**{part: recipe["segmenter"][part] for part in ("model", "windows")}, "weights": weights}
+
+
 def feature_record(
     options: LabelOptions, config: SegmenterConfig, weights: dict[str, str], codec: str
 ) -> FeatureRecord:
     """What an output says of its features: what decides them, and what embeds a vocabulary for them."""
-    recipe = recipe_of(config, weights, None, 1)
     model = config.model
     return FeatureRecord(
         codec=codec,
         dim=embed_dim(model),
-        encoder={**{part: recipe["segmenter"][part] for part in ("model", "windows")}, "weights": weights},
+        encoder=encoder_of(config, weights),
         settings={
             "preset": options.preset,
             "quality": options.quality,

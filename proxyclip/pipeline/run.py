@@ -14,7 +14,7 @@ from proxyclip.config import Dtype, RunConfig
 from proxyclip.dataset.features.record import begin_features
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
-from proxyclip.dataset.run_record import begin_run, write_embeddings
+from proxyclip.dataset.run_record import begin_run, write_embeddings, write_head
 from proxyclip.dataset.segments import Compaction
 from proxyclip.pipeline.opening import Run, open_run
 from proxyclip.pipeline.options import LabelOptions, allowed_failures
@@ -179,6 +179,8 @@ class _Execution:
             begin_run(storage, run.record(dtype), vocabulary.to_json() if vocabulary else None)
             if vocabulary is not None and vocabulary.embeddings is not None:
                 write_embeddings(storage, vocabulary.embeddings)
+            if run.head is not None:
+                write_head(storage, run.head)
             if features := run.features(dtype):
                 begin_features(storage, features)
             self._config = run.config_in(dtype)

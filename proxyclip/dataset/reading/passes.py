@@ -105,11 +105,11 @@ class Ledger:
         for old in replaces:
             self.destination.delete(_receipt_key(shard, old))
 
-    def results(self, states: list[ShardState]) -> Iterator[tuple[int, bytes]]:
-        """What the shards gave, in order."""
+    def results(self, states: list[ShardState], ahead: int = 1000) -> Iterator[tuple[int, bytes]]:
+        """What the shards gave, in order. ahead: results held at once."""
         with ThreadPoolExecutor(16) as pool:
-            for first in range(0, len(states), 1000):
-                some = states[first : first + 1000]
+            for first in range(0, len(states), ahead):
+                some = states[first : first + ahead]
                 yield from zip(
                     [each.shard for each in some], pool.map(lambda each: self.read(*each), some), strict=True
                 )

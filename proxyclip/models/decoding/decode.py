@@ -70,10 +70,10 @@ def decode_features(
     return decode(allowed=_large_enough(decoded.winner, queries.classes.count, background, area_threshold))
 
 
-def dense_logits(features: Features, text_embeddings: Tensor) -> Tensor:
-    """The cosine of every pixel with every query, (Q, H, W) float32, in unbounded memory."""
+def dense_logits(features: Features, text_embeddings: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The cosine of every pixel with every query, plus its bias, (Q, H, W) float32, in unbounded memory."""
     basis = _basis(features)
-    return Stitch.of(features).maps(text_embeddings if basis is None else text_embeddings @ basis.T)
+    return Stitch.of(features).maps(text_embeddings if basis is None else text_embeddings @ basis.T, bias)
 
 
 def _basis(features: Features) -> Tensor | None:
@@ -118,7 +118,8 @@ def _decode_maps(
     total = torch.zeros(height, width, device=device)  # sum over queries of exp(logit - peak)
     winner = torch.zeros(height, width, dtype=torch.int32, device=device)
     for some, members in queries.classes.chunks(at_once // pixels):
-        logits = logits_of(stitch.maps(queries.embeddings[some]))
+        bias = None if queries.bias is None else queries.bias[some]
+        logits = logits_of(stitch.maps(queries.embeddings[some], bias))
         by_class = _map_maximum(logits, queries.classes.counts[members])
         top, index = by_class.max(dim=0, keepdim=True)
         new_peak = torch.maximum(peak, top[0])

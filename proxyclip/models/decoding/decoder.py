@@ -16,6 +16,7 @@ from proxyclip.models.decoding.refine import pamr, pamr_affinity
 from proxyclip.models.features import Features
 from proxyclip.models.memory import BatchSize
 from proxyclip.models.pixels import normalise
+from proxyclip.vocabulary.heads import Head
 from proxyclip.vocabulary.names import Vocabulary, ignore_label
 
 # Vocabularies whose embeddings stay on the device.
@@ -27,6 +28,7 @@ class Decoder:
 
     config: used where a call gives none. mean, std: CLIP's, RGB in [0, 1]. PAMR compares pixels normalised by them, in
     units of their spread, so but for rounding they do not matter. device: where it computes; features must lie there.
+    head: takes the place of the text embeddings; its vocabulary is then the only one.
     embed: text embeddings (Q, E) of a vocabulary that has none of its own; without it, such a vocabulary raises
     ValueError.
     """
@@ -39,11 +41,13 @@ class Decoder:
         std: Sequence[float] = (1.0, 1.0, 1.0),
         device: str | torch.device = "cpu",
         embed: Callable[[Vocabulary], Tensor] | None = None,
+        head: Head | None = None,
     ) -> None:
         self.config = config
         self.device = torch.device(device)
         self._mean, self._std = mean, std
         self._embed = embed
+        self._head = head
         self._queries: dict[Vocabulary, Queries] = {}
         logits_at_once = LOGITS_AT_ONCE.get(self.device.type, LOGITS_AT_ONCE["cuda"])
         self._logits_at_once = BatchSize("logits", logits_at_once, smallest=logits_at_once // 64)
@@ -72,8 +76,12 @@ class Decoder:
 
     @torch.inference_mode()
     def logits(self, features: Features, vocabulary: Vocabulary) -> Tensor:
-        """The cosine of every pixel with every query, after PAMR if configured: (Q, H, W), which may be large."""
-        cosines = dense_logits(features, self._queries_for(features, vocabulary).embeddings)
+        """The cosine of every pixel with every query, after PAMR if configured: (Q, H, W), which may be large.
+
+        With a head, what stands in for the cosines: the scores of its rows.
+        """
+        queries = self._queries_for(features, vocabulary)
+        cosines = dense_logits(features, queries.embeddings, queries.bias)
         refine = self._refinement(features, self.config)
         return refine(cosines) if refine else cosines
 
@@ -81,15 +89,24 @@ class Decoder:
         """The queries of a vocabulary on the device, kept for the `VOCABULARIES_KEPT` last used."""
         queries = self._queries.pop(vocabulary, None)
         if queries is None:
-            queries = Queries.of(
-                self._embeddings(vocabulary).to(self.device), torch.tensor(vocabulary.query_class).to(self.device)
-            )
+            queries = self._made(vocabulary)
         self._queries[vocabulary] = queries  # the last used comes last
         if len(self._queries) > VOCABULARIES_KEPT:
             del self._queries[next(iter(self._queries))]
         return queries
 
-    def _embeddings(self, vocabulary: Vocabulary) -> Tensor:
+    def _made(self, vocabulary: Vocabulary) -> Queries:
+        head = self._head
+        if head is None:
+            return Queries.of(
+                self.embeddings(vocabulary).to(self.device), torch.tensor(vocabulary.query_class).to(self.device)
+            )
+        head.refuse_vocabulary(vocabulary)
+        weights, classes, bias = (torch.tensor(each) for each in (head.weights, head.row_class, head.bias))
+        return Queries.of(weights.to(self.device), classes.to(self.device), bias.to(self.device))
+
+    def embeddings(self, vocabulary: Vocabulary) -> Tensor:
+        """The text embeddings of a vocabulary, (Q, E). Raises ValueError if there are none."""
         if vocabulary.embeddings is not None:
             return torch.tensor(vocabulary.embeddings)
         if self._embed is None:

@@ -17,25 +17,30 @@ _FEW = 4
 class Queries:
     """The queries of a vocabulary on a device, prepared once for all images.
 
-    embeddings: (Q, E) unit rows. columns: the same rows in the order of `Classes.columns`. twins: pairs of a column
-    and the first column that equals it.
+    embeddings: (Q, E), unit rows if they are text embeddings. columns: the same rows in the order of
+    `Classes.columns`. twins: pairs of a column and the first column that equals it. bias: (Q,), added to the cosines,
+    and column_bias in the order of the columns; None: 0.
     """
 
     embeddings: Tensor
     columns: Tensor
     twins: list[tuple[int, int]]
     classes: Classes
+    bias: Tensor | None = None
+    column_bias: Tensor | None = None
 
     @classmethod
-    def of(cls, embeddings: Tensor, query_class: Tensor) -> Queries:
-        """embeddings: (Q, E) unit rows. query_class: (Q,) class of each query, ascending from 0."""
+    def of(cls, embeddings: Tensor, query_class: Tensor, bias: Tensor | None = None) -> Queries:
+        """embeddings: (Q, E). query_class: (Q,) class of each query, ascending from 0. bias: (Q,)."""
         classes = Classes(query_class)
         columns = embeddings[classes.columns]
-        row_of: list[int] = columns.unique(dim=0, return_inverse=True)[1].tolist()  # equal columns have the same row
+        column_bias = None if bias is None else bias[classes.columns]
+        all_of = columns if column_bias is None else torch.cat([columns, column_bias[:, None]], dim=1)
+        row_of: list[int] = all_of.unique(dim=0, return_inverse=True)[1].tolist()  # equal columns have the same row
         first: dict[int, int] = {}
         twins = [(column, first[row]) for column, row in enumerate(row_of) if first.setdefault(row, column) != column]
         classes.ties = any(classes.column_class[one] != classes.column_class[other] for one, other in twins)
-        return cls(embeddings, columns, twins, classes)
+        return cls(embeddings, columns, twins, classes, bias, column_bias)
 
     def projected(self, basis: Tensor) -> Queries:
         """The same queries for coefficients of a basis (R, E) instead of features."""

@@ -75,18 +75,22 @@ class Stitch:
         """Size of the labels in pixels."""
         return self.y.matrix.shape[0], self.x.matrix.shape[0]
 
-    def maps(self, text_embeddings: Tensor) -> Tensor:
-        """The cosine of every pixel with every query: (Q, H, W)."""
-        return self.y.matrix @ ((self.grid @ text_embeddings.T).permute(2, 0, 1) @ self.x.matrix.T)
+    def maps(self, text_embeddings: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The cosine of every pixel with every query, plus the query's bias: (Q, H, W)."""
+        maps = self.y.matrix @ ((self.grid @ text_embeddings.T).permute(2, 0, 1) @ self.x.matrix.T)
+        return maps if bias is None else maps.add_(bias[:, None, None])
 
     def tiles(self, queries: Queries, scale: float, at_once: int) -> Iterator[tuple[slice, slice, Tensor]]:
-        """The scaled cosines of every pixel with every query, tile by tile: its rows, its columns, and (h, w, Q).
+        """The scaled logits of every pixel with every query, tile by tile: its rows, its columns, and (h, w, Q).
+
+        A logit is a cosine plus the bias of its query.
 
         A tile has at most `at_once` cosines, or one pixel. A row of pixels depends on few rows of the grid. These are
         multiplied with the queries and resized to the tile's width once, and kept for the tiles below.
         """
         height, width = self.image_hw
         embeddings = (scale * queries.columns).T.contiguous()  # (E, Q)
+        bias = None if queries.column_bias is None else scale * queries.column_bias
         h, w = self._tile_hw(at_once // len(queries.columns))
         for left in range(0, width, w):
             columns = slice(left, left + w)
@@ -101,6 +105,8 @@ class Stitch:
                     more = to_x @ (self.grid[new][:, used_x] @ embeddings)  # (new, w, Q)
                     seen, wide = torch.cat([seen[kept], new]), torch.cat([wide[kept], more])
                 tile = (self.y.matrix[rows, seen] @ wide.flatten(1)).unflatten(1, wide.shape[1:])
+                if bias is not None:
+                    tile += bias
                 for column, twin in queries.twins:
                     # A product may round equal queries differently in different columns; then they would not tie.
                     tile[..., column] = tile[..., twin]

@@ -24,11 +24,15 @@ Pending = Sequence[tuple[int, Sequence[int]]]  # shards, each with the numbers o
 
 @dataclass(frozen=True)
 class TargetConfig:
-    """One output of an actor. embedded: resolves once the output has its text embeddings; None if it has."""
+    """One output of an actor. embedded: resolves once the output has its text embeddings; None if it has.
+
+    head: whether the output has a head that replaces them.
+    """
 
     output: str
     decode: DecodeConfig
     embedded: ray.ObjectRef | None
+    head: bool = False
 
 
 @dataclass(frozen=True)

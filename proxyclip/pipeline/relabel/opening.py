@@ -12,12 +12,14 @@ from proxyclip.config import ModelConfig, SegmenterConfig, WindowConfig, fingerp
 from proxyclip.dataset.features.record import FeatureRecord, features_manifest, require_features
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.run_record import RunRecord, has_embeddings, read_run, refuse_another_run, require_run
+from proxyclip.pipeline.heads import load_head, refuse_encoder, vocabulary_of, with_head
 from proxyclip.pipeline.opening import output_uri
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.recipe import package_versions, recipe_of, segmenter_config
 from proxyclip.pipeline.relabel.options import RelabelOptions
 from proxyclip.recipes.weights import weight_files
 from proxyclip.storage.store import Storage, public_uri
+from proxyclip.vocabulary.heads import Head
 from proxyclip.vocabulary.names import Vocabulary
 
 
@@ -29,6 +31,7 @@ class Target:
     config: SegmenterConfig
     manifest: Manifest
     record: RunRecord
+    head: Head | None = None
 
     @property
     def storage(self) -> Storage:
@@ -60,14 +63,18 @@ def open_relabelling(options: RelabelOptions) -> Relabelling:
     source = Storage(options.source)
     options = replace(options, source=source.uri, output=output_uri(options.output))
     run, features = require_run(source), require_features(source)
-    nothing = [None] * len(options.vocabulary)
-    embeddings, thresholds = options.embeddings or nothing, options.thresholds or nothing
+    head = None if options.head is None else load_head(options.head)
+    embeddings = options.embeddings or [None] * len(options.vocabulary)
     vocabularies = [Vocabulary.load(*files) for files in zip(options.vocabulary, embeddings, strict=True)]
+    if head is not None:
+        refuse_encoder(head, options.head, features.encoder)
+        vocabularies = [vocabulary_of(head, options.head, vocabularies[0] if vocabularies else None)]
+    thresholds = options.thresholds or [None] * len(vocabularies)
     targets = []
     for vocabulary, file, uri in zip(vocabularies, thresholds, _outputs(options), strict=True):
         if uri == source.uri or f"{uri}/".startswith(f"{source.uri}/features/"):
             raise ValueError(f"--output {uri} is the source itself; give another one.")
-        targets.append(open_target(vocabulary, options, run, features, uri, file))
+        targets.append(open_target(vocabulary, options, run, features, uri, file, head))
     return Relabelling(options, features_manifest(source), run.input, features.encoder["weights"], targets)
 
 
@@ -78,6 +85,7 @@ def open_target(
     features: FeatureRecord,
     output: str | Callable[[RunRecord], str],
     thresholds: str | None = None,
+    head: Head | None = None,
 ) -> Target:
     """Check one vocabulary and its output. Writes nothing. Raises what `open_relabelling` raises.
 
@@ -90,10 +98,11 @@ def open_target(
     recipe = {
         **recipe_of(config, features.encoder["weights"], vocabulary, options.confidence_stride),
         "features": features.codec,
+        **with_head(head),
     }
     record = RunRecord(run.input, recipe, fingerprint(recipe), package_versions(), source.uri)
     uri = output if isinstance(output, str) else output(record)
-    target = Target(vocabulary, config, Manifest(Storage(uri)), record)
+    target = Target(vocabulary, config, Manifest(Storage(uri)), record, head)
     if read_run(target.storage) is None:
         target.storage.check_writable()
     else:
@@ -105,7 +114,7 @@ def open_target(
 
 def _outputs(options: RelabelOptions) -> list[str]:
     """The output of each vocabulary."""
-    if len(options.vocabulary) == 1:
+    if len(options.vocabulary) <= 1:
         return [options.output]
     names = [PurePosixPath(name).stem for name in options.vocabulary]
     twice = [name for name, count in Counter(names).items() if count > 1]

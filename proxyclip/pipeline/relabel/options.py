@@ -24,13 +24,15 @@ class RelabelOptions:
     """The --output of `proxyclip label --keep-features`."""
     output: str
     """Folder or prefix to write to. With several vocabularies, each gets a folder of its name in it."""
-    vocabulary: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    vocabulary: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, unset("the head's", "NAME|FILE")] = ()
     """Bundled name (voc21, ade20k, ...), or a .txt, .json or .yaml file. Give the option once for each vocabulary:
     features are read once for all."""
 
     embeddings: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, unset("made by CLIP's text tower", "FILE")] = ()
     """Safetensors file with one text embedding per query of the vocabulary. Give the option once for each vocabulary,
     in the same order, or not at all."""
+    head: Annotated[str | None, unset("none", "FILE")] = None
+    """Head that `proxyclip adapt` learned from this corpus or from another one, for its one vocabulary."""
     clip_weights: Annotated[str | None, unset("as for the source", "FILE")] = None
     """Local file with the weights of CLIP, for its text tower."""
     benchmark: Annotated[str | None, unset("none", "NAME")] = None
@@ -63,7 +65,9 @@ class RelabelOptions:
     """Show Ray's own logs and progress."""
 
     def __post_init__(self) -> None:
-        if not self.vocabulary:
+        if self.head is not None and (len(self.vocabulary) > 1 or self.embeddings):
+            raise ValueError("--head brings one vocabulary and its embeddings; leave out --embeddings and others.")
+        if not self.vocabulary and self.head is None:
             raise ValueError("--vocabulary is missing. Give a bundled name or a file.")
         if len(self.vocabulary) > MAX_VOCABULARIES:
             raise ValueError(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from proxyclip.dataset.run_record import begin_run, write_embeddings
+from proxyclip.dataset.run_record import begin_run, write_embeddings, write_head
 from proxyclip.dataset.segments import Compaction
 from proxyclip.pipeline.options import allowed_failures
 from proxyclip.pipeline.progress import RunProgress
@@ -66,6 +66,8 @@ def _begin(target: Target, run: Relabelling) -> None:
     begin_run(target.storage, target.record, target.vocabulary.to_json())
     if target.vocabulary.embeddings is not None:
         write_embeddings(target.storage, target.vocabulary.embeddings)
+    if target.head is not None:
+        write_head(target.storage, target.head)
     target.manifest.follow(run.source)
 
 

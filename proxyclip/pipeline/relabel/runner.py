@@ -32,7 +32,8 @@ class RayRunner(contextlib.ExitStack):
         configure_data(verbose=options.verbose)
         num_actors = options.concurrency or max(int(ray.cluster_resources().get("CPU", 1)), 1)
         targets = tuple(
-            TargetConfig(target.storage.uri, target.config.decode, self._embed(target)) for target in self._run.targets
+            TargetConfig(target.storage.uri, target.config.decode, self._embed(target), target.head is not None)
+            for target in self._run.targets
         )
         windows = self._run.targets[0].config.windows
         config = RelabelConfig(options.source, self._run.input, windows, targets, options.confidence_stride)

@@ -17,7 +17,7 @@ from proxyclip.dataset.commits import read_commit
 from proxyclip.dataset.features.record import features_of
 from proxyclip.dataset.features.shards import read_features
 from proxyclip.dataset.rows import Failure, ImageFeatures, LabelledImage
-from proxyclip.dataset.run_record import read_vocabulary
+from proxyclip.dataset.run_record import read_head, read_vocabulary
 from proxyclip.dataset.shards import write_shard
 from proxyclip.images.errors import ImageError
 from proxyclip.images.listing import fetch_image, input_storage
@@ -119,7 +119,7 @@ class _Labeller:
         self._output = Storage(target.output)
         self._embedded = target.embedded
         self._stride = confidence_stride
-        self._decoder = Decoder(target.decode)
+        self._target = target
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -128,13 +128,18 @@ class _Labeller:
             ray.get(self._embedded)
         return read_vocabulary(self._output)
 
+    @cached_property
+    def _decoder(self) -> Decoder:
+        """Made with the first shard, since a head is read from the output too."""
+        return Decoder(self._target.decode, head=read_head(self._output) if self._target.head else None)
+
     def label(
         self, shard: int, images: Sequence[tuple[str, StoredFeatures]], failures: Sequence[Failure], retried: int
     ) -> Receipt:
         """Label, write and commit a shard. retried: storage requests for it that were sent again before."""
         with count_retries() as retries:
             try:
-                vocabulary = self._vocabulary
+                vocabulary, _ = self._vocabulary, self._decoder
                 with self._core.decoding(shard, self._number):
                     labelled = [self._row(uri, features, vocabulary) for uri, features in images]
                 commit = write_shard(self._output, shard, labelled, failures, vocabulary.class_names)

@@ -15,7 +15,7 @@ class ActorConfig:
     """What an actor is made from. It is small, since Ray keeps it for restarts.
 
     weights: hash of each weight file in the recipe, by part ("clip", "proxy") or file. masks: whether images are
-    labelled. codec: how features are kept; None: not at all.
+    labelled. codec: how features are kept; None: not at all. head: whether the output has a head that labels.
     """
 
     segmenter: RunConfig
@@ -28,3 +28,4 @@ class ActorConfig:
     image_timeout_s: float
     masks: bool = True
     codec: str | None = None
+    head: bool = False

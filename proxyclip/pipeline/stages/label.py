@@ -16,7 +16,7 @@ import ray
 
 from proxyclip.config import SegmenterConfig, TeacherConfig
 from proxyclip.dataset.rows import FAILURE_STRUCT, FEATURES_STRUCT, IMAGE_STRUCT, Failure, to_row
-from proxyclip.dataset.run_record import read_names, read_vocabulary
+from proxyclip.dataset.run_record import read_head, read_names, read_vocabulary
 from proxyclip.images.errors import ImageError
 from proxyclip.images.readers import ReaderPool
 from proxyclip.images.sizes import ResizedImage
@@ -53,7 +53,12 @@ class NetworkLabeller:
 
     def __init__(self, config: ActorConfig, segmenter: SegmenterConfig) -> None:
         check_hashes(segmenter.model, config.weights)
-        self._segmenter = Segmenter.from_config(segmenter, device=config.device, batch_windows=config.batch_windows)
+        self._segmenter = Segmenter.from_config(
+            segmenter,
+            device=config.device,
+            batch_windows=config.batch_windows,
+            head=read_head(Storage(config.output)) if config.head else None,
+        )
         self._confidence_stride = config.confidence_stride
         self._keep = config.codec is not None
 

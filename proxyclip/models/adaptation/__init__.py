@@ -1,0 +1,1 @@
+"""What does a corpus tell about its classes, without labels?"""

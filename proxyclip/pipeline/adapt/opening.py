@@ -1,0 +1,78 @@
+"""Open an adaptation: find every mistake that a person can make, without Ray and without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from proxyclip.dataset.features.record import FeatureRecord, require_features
+from proxyclip.dataset.reading.labels import Labels
+from proxyclip.dataset.run_record import has_embeddings, read_vocabulary
+from proxyclip.pipeline.adapt.options import AdaptOptions
+from proxyclip.pipeline.opening import output_uri
+from proxyclip.storage.store import Storage, public_uri
+from proxyclip.vocabulary.names import Vocabulary
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """An adaptation that can start.
+
+    options: with absolute source and output. labels: the output whose vocabulary and images count. vocabulary: with
+    text embeddings. source: where the features are. scale: factor on the cosines.
+    """
+
+    options: AdaptOptions
+    labels: Labels
+    vocabulary: Vocabulary
+    source: Storage
+    features: FeatureRecord
+    scale: float
+
+    @property
+    def destination(self) -> Storage:
+        """The folder that the head is written to."""
+        return Storage(self.options.output.rpartition("/")[0])
+
+    @property
+    def name(self) -> str:
+        """The head's file in that folder."""
+        return self.options.output.rpartition("/")[2]
+
+    @property
+    def work(self) -> str:
+        """URI of the folder that keeps the sums of the shards."""
+        return f"{self.options.output}.statistics"
+
+
+def open_adaptation(options: AdaptOptions) -> Adaptation:
+    """Check everything that can be checked before work starts. Writes nothing.
+
+    Raises ValueError, FileNotFoundError or another OSError: no labelled output, no features, no text embeddings,
+    features that another model made.
+    """
+    labels = Labels.open(options.source)
+    options = replace(options, source=labels.storage.uri, output=output_uri(options.output))
+    shown = public_uri(labels.storage.uri)
+    source = labels.storage if labels.record.source is None else Storage(labels.record.source)
+    features = require_features(source)
+    weights = labels.record.recipe.get("weights")
+    if weights is not None and weights != features.encoder["weights"]:
+        raise ValueError(
+            f"The labels of {shown} were made with other weights than the features of {public_uri(source.uri)}; "
+            "features of two models cannot be mixed. Label one of them again."
+        )
+    if not has_embeddings(labels.storage):
+        raise ValueError(f"{shown} has no text embeddings yet. Let its job label at least one shard first.")
+    vocabulary = read_vocabulary(labels.storage)
+    assert vocabulary.embeddings is not None
+    if vocabulary.embeddings.shape[1] != features.dim:
+        raise ValueError(
+            f"The text embeddings of {shown} have rows of {vocabulary.embeddings.shape[1]} numbers, but its features "
+            f"have width {features.dim}."
+        )
+    scale = labels.record.recipe["segmenter"]["decode"]["logit_scale"]
+    adaptation = Adaptation(options, labels, vocabulary, source, features, scale)
+    if f"{options.output}/".startswith(f"{labels.storage.uri}/"):
+        raise ValueError(f"--output {options.output} is inside {shown}; write the head elsewhere.")
+    adaptation.destination.check_writable()
+    return adaptation
