@@ -75,7 +75,7 @@ class RelabelOptions:
             )
         for name in ("embeddings", "thresholds"):
             count = len(getattr(self, name))
-            if count not in (0, len(self.vocabulary)):
+            if count not in (0, len(self.vocabulary) or 1):
                 raise ValueError(
                     f"There are {len(self.vocabulary)} --vocabulary and {count} --{name}; give one file of {name} for "
                     "each vocabulary, in the same order, or none."
