@@ -7,7 +7,17 @@ from typing import Literal, get_args
 import numpy as np
 
 from proxyclip.demo.paint import Light, noise
-from proxyclip.demo.scenes import CLASSES, OBJECTS, Item, Scene, describe, develop, draw_backdrop, draw_object, draw_scene
+from proxyclip.demo.scenes import (
+    CLASSES,
+    OBJECTS,
+    Item,
+    Scene,
+    describe,
+    develop,
+    draw_backdrop,
+    draw_object,
+    draw_scene,
+)
 
 Kind = Literal["plain", "small", "thin", "textured"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

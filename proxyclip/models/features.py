@@ -25,11 +25,13 @@ class DenseFeatures:
 
     features: (rows, columns, grid_h, grid_w, E) float32, unit length, one patch grid per window.
     resized: (3, h, w) uint8, the image that the windows were cut from; refinements follow its edges.
+    regions: (H, W) int32, of the labels: pixels of one number get one class; -1: pixels by themselves. None: all are.
     """
 
     features: Tensor
     plan: WindowPlan
     resized: Tensor
+    regions: Tensor | None = None
 
     @property
     def image_hw(self) -> tuple[int, int]:
@@ -66,6 +68,7 @@ class StoredFeatures:
     coefficients: (h, w, R) float32, one row for each merged cell of the window grids (`windows.merged_cells`).
     basis: (R, E) float32, which the coefficients multiply; None: R = E and they are the features themselves.
     grid_hw: patches of one window. resized: as in `DenseFeatures`, if somebody has read the image: refinements need it.
+    regions: as in `DenseFeatures`.
     """
 
     coefficients: Tensor
@@ -73,6 +76,7 @@ class StoredFeatures:
     plan: WindowPlan
     grid_hw: tuple[int, int]
     resized: Tensor | None = None
+    regions: Tensor | None = None
 
     @property
     def image_hw(self) -> tuple[int, int]:

@@ -80,6 +80,13 @@ class LabelOptions:
     --ignore-below."""
     pamr_steps: Annotated[int | None, unset("the preset's", "INT")] = None
     """Steps of PAMR, which refines the labels along the edges of the image. 0 switches it off."""
+    guided_radius: int = 0
+    """Radius in patches of a guided filter, which follows the colours of the image; 2 is a good value. 0 switches it
+    off."""
+    presence: float = 0.0
+    """Exponent of a prior on classes: the mean of a class's probabilities over the image. 0 switches it off."""
+    active: int = 0
+    """Decode only so many classes of an image, those with the highest mean probability. 0 decodes all."""
     quality: str = "exact"
     """exact keeps the settings as they are; balanced and fast use fewer windows and a smaller proxy input."""
     fast_decode: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

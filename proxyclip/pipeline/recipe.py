@@ -58,6 +58,9 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary | None) -> Se
         config.decode,
         ignore_below=options.ignore_below,
         thresholds=class_thresholds(options, vocabulary),
+        guided_radius=options.guided_radius,
+        presence=options.presence,
+        active=options.active,
         **_given(options, "logit_scale", "background_threshold", "area_threshold", "pamr_steps"),
     )
     published = preset.benchmarks.get(vocabulary.name) if vocabulary else None

@@ -11,6 +11,7 @@ from torch import Tensor
 from proxyclip.models.decoding.guided import GuidedFilter
 from proxyclip.models.decoding.presence import coarse_probabilities
 from proxyclip.models.decoding.queries import Queries
+from proxyclip.models.decoding.regions import RegionVotes
 from proxyclip.models.decoding.stitch import Stitch
 from proxyclip.models.features import Features, StoredFeatures
 
@@ -47,6 +48,8 @@ def decode_features(
 
     Logits are upsampled before labels are taken. Ties go to the class that comes first.
 
+    Where the features have regions, all pixels of a region get its class (`models.decoding.regions`).
+
     Of stored features, the queries are projected onto their basis; the features themselves are never restored.
 
     prior: (Q,), added to the logits of each query.
@@ -62,10 +65,19 @@ def decode_features(
     at_once = logits_at_once or LOGITS_AT_ONCE.get(device, LOGITS_AT_ONCE["cuda"])
     queries = of_features(queries, features)
     maps_at_once = at_once * 16 if device == "cpu" else at_once  # 64 MB: whole maps fit no cache
-    coarse = coarse_probabilities(features, queries, logit_scale, prior) if guided is not None else None
+    coarse = torch.empty(0)
+    if guided is not None or features.regions is not None:
+        coarse = coarse_probabilities(features, queries, logit_scale, prior)
+    votes = None if features.regions is None else RegionVotes.of(features.regions, coarse)
 
     def decode(allowed: Tensor | None) -> Decoded:
-        if guided is not None and coarse is not None:
+        if votes is None:
+            return decode_pixels(allowed)
+        voted = Decoded(*votes.best_classes(allowed))
+        return voted if votes.everywhere else _chosen(votes.regions >= 0, voted, decode_pixels(allowed))
+
+    def decode_pixels(allowed: Tensor | None) -> Decoded:
+        if guided is not None:
             return Decoded(*guided.best_classes(coarse.permute(2, 0, 1), allowed, maps_at_once))
         if refine is None:
             return _decode_tiles(stitch, queries, logit_scale, prior, allowed, at_once)
@@ -174,6 +186,15 @@ def _empty(stitch: Stitch) -> Decoded:
         torch.empty(shape, dtype=torch.int32, device=device),
         torch.empty(shape, device=device),
         torch.empty(shape, device=device),
+    )
+
+
+def _chosen(where: Tensor, one: Decoded, other: Decoded) -> Decoded:
+    """`one` where `where` (H, W) says so, `other` elsewhere."""
+    return Decoded(
+        torch.where(where, one.winner, other.winner),
+        torch.where(where, one.confidence, other.confidence),
+        torch.where(where, one.margin, other.margin),
     )
 
 

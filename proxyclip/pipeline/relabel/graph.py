@@ -33,7 +33,7 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class RelabelConfig:
-    """What an actor is made from. input: URI of the images, which PAMR reads."""
+    """What an actor is made from. input: URI of the images, which refinements read."""
 
     source: str
     input: str

@@ -132,7 +132,15 @@ def _config(
 ) -> SegmenterConfig:
     """The networks and windows of the source, and the decoding that labelling with this vocabulary would have."""
     settings = features.settings
-    names = ("logit_scale", "background_threshold", "area_threshold", "pamr_steps")
+    names = (
+        "logit_scale",
+        "background_threshold",
+        "area_threshold",
+        "pamr_steps",
+        "guided_radius",
+        "presence",
+        "active",
+    )
     label = LabelOptions(
         input=options.source,
         output=options.output,

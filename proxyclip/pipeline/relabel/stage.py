@@ -54,7 +54,7 @@ class RelabelShards:
         self._targets = [
             _Labeller(number, target, config.confidence_stride, core) for number, target in enumerate(config.targets)
         ]
-        wants_images = any(target.decode.pamr_steps for target in config.targets)
+        wants_images = any(target.decode.needs_image for target in config.targets)
         self._images = _Images(config) if wants_images else None
 
     def __call__(self, rows: pa.Table) -> pa.Table:
