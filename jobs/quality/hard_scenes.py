@@ -28,9 +28,9 @@ _TEXTURED = ("zebra", "ladybird", "watermelon", "tyre", "sunflower", "beach ball
 def hard_scene(kind: Kind, seed: int, size_hw: tuple[int, int]) -> Scene:
     """Draw a scene of a seed.
 
-    plain: as the demo's scenes. small: a dozen objects of a third of the usual size. thin: objects squeezed to a quarter
-    of their height. textured: objects with inner edges, and a fine texture over everything that does not end at the
-    borders of objects.
+    plain: as the demo's scenes. small: a dozen objects of a third of the usual size. thin: objects squeezed to a
+    quarter of their height. textured: objects with inner edges, and a fine texture over everything that does not end
+    at the borders of objects.
     """
     if kind == "plain":
         return draw_scene(seed, size_hw)

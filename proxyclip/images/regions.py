@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,6 +16,18 @@ from PIL import Image
 from proxyclip.images.errors import ImageError
 from proxyclip.images.listing import GONE, fetch_image
 from proxyclip.storage.store import Storage
+
+# What Pillow, json and a file of another form raise.
+_BROKEN = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OSError,
+    SyntaxError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 Regions = npt.NDArray[np.int32]
 
@@ -35,7 +48,7 @@ def read_regions(storage: Storage, uri: str, image_hw: tuple[int, int]) -> Regio
             raise ImageError(error.status, f"regions {stem}{ending}: {error.reason}") from error
         try:
             regions = decode(data)
-        except (ValueError, TypeError, KeyError, OSError) as error:
+        except _BROKEN as error:
             raise ImageError("decode_failed", f"regions {stem}{ending}: {error}") from error
         if regions.shape != image_hw:
             raise ImageError(

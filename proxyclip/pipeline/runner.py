@@ -63,6 +63,7 @@ class RayRunner(contextlib.ExitStack):
             image_timeout_s=options.image_timeout_s,
             masks=not options.add_features,
             codec=options.features_codec,
+            regions=options.regions,
         )
         embedded = self._embed(actor, resources if self._num_gpus else {"num_cpus": 0.25})
         vocabulary = self._run.vocabulary if actor.masks else None

@@ -11,8 +11,8 @@ from torch import Tensor
 from proxyclip.models.decoding.guided import GuidedFilter
 from proxyclip.models.decoding.presence import coarse_probabilities
 from proxyclip.models.decoding.queries import Queries
-from proxyclip.models.decoding.regions import RegionVotes
 from proxyclip.models.decoding.stitch import Stitch
+from proxyclip.models.decoding.votes import RegionVotes
 from proxyclip.models.features import Features, StoredFeatures
 
 # Logits held at once. On a CPU they stay in its cache (4 MB of float32); on a GPU, long kernels are faster (512 MB).
@@ -48,7 +48,7 @@ def decode_features(
 
     Logits are upsampled before labels are taken. Ties go to the class that comes first.
 
-    Where the features have regions, all pixels of a region get its class (`models.decoding.regions`).
+    Where the features have regions, all pixels of a region get its class (`models.decoding.votes`).
 
     Of stored features, the queries are projected onto their basis; the features themselves are never restored.
 

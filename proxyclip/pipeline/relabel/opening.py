@@ -12,7 +12,7 @@ from proxyclip.config import ModelConfig, SegmenterConfig, WindowConfig, fingerp
 from proxyclip.dataset.features.record import FeatureRecord, features_manifest, require_features
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.run_record import RunRecord, has_embeddings, read_run, refuse_another_run, require_run
-from proxyclip.pipeline.opening import output_uri
+from proxyclip.pipeline.opening import output_uri, regions_uri
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.recipe import package_versions, recipe_of, segmenter_config
 from proxyclip.pipeline.relabel.options import RelabelOptions
@@ -60,6 +60,8 @@ def open_relabelling(options: RelabelOptions) -> Relabelling:
     source = Storage(options.source)
     options = replace(options, source=source.uri, output=output_uri(options.output))
     run, features = require_run(source), require_features(source)
+    if options.regions is not None:
+        options = replace(options, regions=regions_uri(options.regions, run.input))
     nothing = [None] * len(options.vocabulary)
     embeddings, thresholds = options.embeddings or nothing, options.thresholds or nothing
     vocabularies = [Vocabulary.load(*files) for files in zip(options.vocabulary, embeddings, strict=True)]
@@ -88,7 +90,7 @@ def open_target(
     _check_width(vocabulary, features, source)
     config = _config(features, options, vocabulary, thresholds)
     recipe = {
-        **recipe_of(config, features.encoder["weights"], vocabulary, options.confidence_stride),
+        **recipe_of(config, features.encoder["weights"], vocabulary, options.confidence_stride, options.regions),
         "features": features.codec,
     }
     record = RunRecord(run.input, recipe, fingerprint(recipe), package_versions(), source.uri)

@@ -57,6 +57,9 @@ class RelabelOptions:
     """Exponent of a prior on classes: the mean of a class's probabilities over the image. 0 switches it off."""
     active: int = 0
     """Decode only so many classes of an image, those with the highest mean probability. 0 decodes all."""
+    regions: Annotated[str | None, unset("none", "URI")] = None
+    """Folder or prefix with the regions of every image, a path or URI: NAME.png (pixels of equal values are one region)
+    or NAME.json (masks in COCO's run lengths) for NAME.jpg. All pixels of a region get one class."""
     confidence_stride: int = 4
     """Confidence maps hold the mean of blocks of this many pixels squared. 1 keeps every pixel."""
 

@@ -15,7 +15,8 @@ class ActorConfig:
     """What an actor is made from. It is small, since Ray keeps it for restarts.
 
     weights: hash of each weight file in the recipe, by part ("clip", "proxy") or file. masks: whether images are
-    labelled. codec: how features are kept; None: not at all.
+    labelled. codec: how features are kept; None: not at all. regions: where the images' regions lie; None: there are
+    none.
     """
 
     segmenter: RunConfig
@@ -28,3 +29,4 @@ class ActorConfig:
     image_timeout_s: float
     masks: bool = True
     codec: str | None = None
+    regions: str | None = None

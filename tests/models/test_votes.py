@@ -10,7 +10,7 @@ from tiny import random_features, random_vocabulary
 from proxyclip.config import DecodeConfig
 from proxyclip.models.decoding.decode import Decoded
 from proxyclip.models.decoding.decoder import Decoder
-from proxyclip.models.decoding.regions import RegionVotes
+from proxyclip.models.decoding.votes import RegionVotes
 from proxyclip.models.features import EncodedFeatures
 
 SEVEN = random_vocabulary(7)
