@@ -27,7 +27,7 @@ from proxyclip.models.pixels import normalise
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.windows import batch_windows, cut_windows
 from proxyclip.vocabulary.names import Vocabulary
-from quality.hard_scenes import Kind, hard_scene
+from quality.hard_scenes import KINDS, Kind, hard_scene
 from quality.refiners import (
     box_blur,
     felzenszwalb_regions,
