@@ -28,8 +28,9 @@ def guided_filter(maps: Maps, image: npt.NDArray[np.uint8], radius: int, eps: fl
     image: (H, W, 3), compared in [0, 1]. colour: the guide has three channels, not only grey.
     """
     side = 2 * radius + 1
-    guide = image.astype(np.float32) / 255
-    guide = guide if colour else cv2.cvtColor(guide, cv2.COLOR_RGB2GRAY)[..., None]
+    guide: Maps = image.astype(np.float32) / np.float32(255)
+    if not colour:
+        guide = np.asarray(cv2.cvtColor(guide, cv2.COLOR_RGB2GRAY), np.float32)[..., None]
     channels = guide.shape[-1]
     mean = box_blur(guide, side)
     products = (guide[..., :, None] * guide[..., None, :]).reshape(*guide.shape[:2], -1)
