@@ -113,6 +113,10 @@ class DecodeConfig:
     ignore_below: a pixel whose best probability is below this gets the ignore label.
     thresholds: the same, with a value for each class of the vocabulary (`vocabulary.thresholds`). Empty: none.
     pamr_steps, pamr_dilations: refinement along the edges of the image (`models.decoding.refine`). 0 steps: none.
+    guided_radius: refinement by a guided filter of this radius in patches (`models.decoding.guided`). 0: none.
+    presence: exponent of a prior on the classes: the mean of a class's probabilities over the image
+    (`models.decoding.presence`). 0: none.
+    active: decode only so many classes, those with the highest such mean, and the background. 0: all classes.
     """
 
     logit_scale: float = 40.0
@@ -122,6 +126,14 @@ class DecodeConfig:
     pamr_steps: int = 0
     pamr_dilations: tuple[int, ...] = (8, 16)
     thresholds: tuple[float, ...] = _in_recipe_if_set(())
+    guided_radius: int = _in_recipe_if_set(0)
+    presence: float = _in_recipe_if_set(0.0)
+    active: int = _in_recipe_if_set(0)
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether decoding looks at the image, not only at its features."""
+        return self.pamr_steps > 0 or self.guided_radius > 0
 
     def __post_init__(self) -> None:
         if not 0 < self.logit_scale < math.inf:
@@ -138,6 +150,17 @@ class DecodeConfig:
                 f"decode.pamr_steps is {self.pamr_steps} and pamr_dilations are {self.pamr_dilations}; the steps must "
                 "be 0 or more, the dilations 1 or more."
             )
+        if self.guided_radius < 0:
+            raise ValueError(f"decode.guided_radius is {self.guided_radius}; it must be 0 patches or more.")
+        if self.guided_radius and self.pamr_steps:
+            raise ValueError(
+                f"decode.guided_radius is {self.guided_radius} and decode.pamr_steps is {self.pamr_steps}: both refine "
+                "borders, so set one of them to 0."
+            )
+        if not 0 <= self.presence < math.inf:
+            raise ValueError(f"decode.presence is {self.presence}; it must be 0 or more, and finite.")
+        if self.active < 0:
+            raise ValueError(f"decode.active is {self.active}; it must be 0 classes (all) or more.")
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ OTHER_VALUES = {
     "decode.thresholds": ((0.1, 2.0), True),
     "decode.pamr_steps": (10, True),
     "decode.pamr_dilations": ((1, 2), True),
+    "decode.guided_radius": (2, True),
+    "decode.presence": (0.5, True),
+    "decode.active": (16, True),
 }
 
 
@@ -102,6 +105,11 @@ def test_the_fingerprint_is_the_same_in_every_order_and_process():
         (DecodeConfig, {"thresholds": (0.5, -0.1)}, "decode.thresholds"),
         (DecodeConfig, {"thresholds": (float("nan"),)}, "decode.thresholds"),
         (DecodeConfig, {"thresholds": (0.5,), "ignore_below": 0.1}, "replace decode.ignore_below"),
+        (DecodeConfig, {"guided_radius": -1}, "decode.guided_radius is -1"),
+        (DecodeConfig, {"guided_radius": 2, "pamr_steps": 10}, "set one of them to 0"),
+        (DecodeConfig, {"presence": -0.5}, "decode.presence is -0.5"),
+        (DecodeConfig, {"presence": float("nan")}, "decode.presence is nan"),
+        (DecodeConfig, {"active": -1}, "decode.active is -1"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(config, values, message):

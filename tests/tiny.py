@@ -15,8 +15,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from proxyclip.config import SegmenterConfig, WindowConfig
+from proxyclip.models.features import DenseFeatures
 from proxyclip.models.networks.proxy import TimmProxy
 from proxyclip.models.segmenter import Segmenter
+from proxyclip.models.windows import plan_windows
 from proxyclip.vocabulary.names import Vocabulary
 
 EMBED_DIM = 32
@@ -78,6 +80,15 @@ def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     """RGB uint8 (height, width, 3): blocks of random colours, so that neighbouring patches are alike."""
     blocks = np.random.default_rng(seed).integers(0, 256, (-(-height // 20), -(-width // 20), 3), dtype=np.uint8)
     return blocks.repeat(20, axis=0).repeat(20, axis=1)[:height, :width].copy()
+
+
+def random_features(height: int, width: int, seed: int = 0) -> DenseFeatures:
+    """Features of an image with another direction in every patch of 8 pixels."""
+    plan = plan_windows((height, width), WINDOWS)
+    shape = len(plan.y.starts), len(plan.x.starts), plan.y.padded // 8, plan.x.padded // 8, EMBED_DIM
+    directions = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    resized = torch.from_numpy(random_image(plan.y.resized, plan.x.resized, seed)).permute(2, 0, 1)
+    return DenseFeatures(nn.functional.normalize(directions, dim=-1), plan, resized)
 
 
 def random_vocabulary(num_classes: int, seed: int = 0, **changes: Any) -> Vocabulary:

@@ -23,7 +23,7 @@ _OPTIONS = (
     *("input", "source", "method", "clip", "clip_pretrained", "proxy", "gaussian_std", "dtype"),
     *("short_side", "crop", "stride", "fast_decode"),
     *("head", "logit_scale", "background_threshold", "area_threshold", "ignore_below", "thresholds"),
-    *("pamr_steps", "confidence_stride"),
+    *("pamr_steps", "guided_radius", "presence", "active", "regions", "confidence_stride"),
 )
 
 

@@ -60,11 +60,11 @@ def draw_scene(seed: int, size_hw: tuple[int, int] = (240, 320)) -> Scene:
     rng = np.random.default_rng(seed)
     side = float(rng.uniform(-0.75, 0.75))
     light = Light(side, -0.55, float(np.sqrt(0.6975 - 0.5625 * side * side)))
-    image, mask, horizon, grounds = _draw_backdrop(height, width, rng)
+    image, mask, horizon, grounds = draw_backdrop(height, width, rng)
     items = _place_objects(height, width, horizon, rng)
     for item in sorted(items, key=lambda item: item.y + item.half):  # from far to near
-        image = _draw_object(item, image, mask, light, rng)
-    pixels = _develop(image, light, rng)
+        image = draw_object(item, image, mask, light, rng)
+    pixels = develop(image, light, rng)
     objects = {item.name for item in items if (mask == CLASSES.index(item.name)).any()}
     return Scene(pixels, mask, describe(grounds, sorted(objects)))
 
@@ -92,15 +92,16 @@ def write_samples(folder: str | Path, count: int = 24, seed: int = 0) -> list[Pa
 
 
 class Item(NamedTuple):
-    """An object in a scene: its centre and half its size, in units of the short side."""
+    """An object in a scene: its centre and half its size, in units of the short side. thin: height by width."""
 
     x: float
     y: float
     half: float
     name: str
+    thin: float = 1.0
 
 
-def _draw_backdrop(
+def draw_backdrop(
     height: int, width: int, rng: np.random.Generator
 ) -> tuple[Array, NDArray[np.uint8], float, list[str]]:
     """Draw one background seen from above, or a ground below a sky or a wall.
@@ -160,9 +161,9 @@ def _place_objects(height: int, width: int, horizon: float, rng: np.random.Gener
     return placed
 
 
-def _draw_object(item: Item, image: Array, mask: NDArray[np.uint8], light: Light, rng: np.random.Generator) -> Array:
+def draw_object(item: Item, image: Array, mask: NDArray[np.uint8], light: Light, rng: np.random.Generator) -> Array:
     """Paint an object, its shadow first. Returns the new image; changes `mask` in place."""
-    x, y, size, name = item
+    x, y, size, name, thin = item
     height, width = mask.shape
     unit, finer = min(height, width), 3
     half = max(int(size * unit * 1.05), 4)
@@ -171,7 +172,8 @@ def _draw_object(item: Item, image: Array, mask: NDArray[np.uint8], light: Light
     across = (np.arange(side * finer, dtype=np.float32) + 0.5) / (finer * half) * 1.05 - 1.05
     u, v = np.meshgrid(across, across)
     turn, flip = float(rng.uniform(-1, 1)) * MOST_TURN[name], float(rng.choice([-1, 1]))
-    local_u, local_v = np.cos(turn) * u * flip + np.sin(turn) * v, -np.sin(turn) * u * flip + np.cos(turn) * v
+    local_u = np.cos(turn) * u * flip + np.sin(turn) * v
+    local_v = (-np.sin(turn) * u * flip + np.cos(turn) * v) / thin
     colour, shape = OBJECT_PAINTERS[name](local_u, local_v, light.turned(turn, flip), rng)
 
     cells = shape.reshape(side, finer, side, finer).astype(np.float32)
@@ -192,7 +194,7 @@ def _draw_object(item: Item, image: Array, mask: NDArray[np.uint8], light: Light
     return image
 
 
-def _develop(image: Array, light: Light, rng: np.random.Generator) -> NDArray[np.uint8]:
+def develop(image: Array, light: Light, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Add what a camera adds: exposure, white balance, darker corners and noise."""
     height, width = image.shape[:2]
     unit = min(height, width)

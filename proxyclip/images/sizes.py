@@ -18,10 +18,12 @@ class ResizedImage:
     """An image at the size from which windows are cut.
 
     pixels: RGB uint8 (h, w, 3), of size `resized_hw(original_hw, windows)`. original_hw: the size of its mask.
+    regions: (H, W) int32 of that size, regions that get one class each (`images.regions`); None: there are none.
     """
 
     pixels: np.ndarray
     original_hw: tuple[int, int]
+    regions: np.ndarray | None = None
 
 
 def resized_hw(image_hw: tuple[int, int], windows: WindowConfig) -> tuple[int, int]:

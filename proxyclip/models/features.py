@@ -24,17 +24,24 @@ class DenseFeatures:
     """An encoded image. Decoding it for a vocabulary needs nothing else.
 
     features: (rows, columns, grid_h, grid_w, E) float32, unit length, one patch grid per window.
-    resized: (3, h, w) uint8, the image that the windows were cut from; PAMR follows its edges.
+    resized: (3, h, w) uint8, the image that the windows were cut from; refinements follow its edges.
+    regions: (H, W) int32, of the labels: pixels of one number get one class; -1: pixels by themselves. None: all are.
     """
 
     features: Tensor
     plan: WindowPlan
     resized: Tensor
+    regions: Tensor | None = None
 
     @property
     def image_hw(self) -> tuple[int, int]:
         """Size of the labels in pixels: that of the original image."""
         return self.plan.image_hw
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """Patches of one window."""
+        return self.features.shape[2], self.features.shape[3]
 
     @property
     def dim(self) -> int:
@@ -60,7 +67,8 @@ class StoredFeatures:
 
     coefficients: (h, w, R) float32, one row for each merged cell of the window grids (`windows.merged_cells`).
     basis: (R, E) float32, which the coefficients multiply; None: R = E and they are the features themselves.
-    grid_hw: patches of one window. resized: as in `DenseFeatures`, if somebody has read the image: PAMR needs it.
+    grid_hw: patches of one window. resized: as in `DenseFeatures`, if somebody has read the image: refinements need it.
+    regions: as in `DenseFeatures`.
     """
 
     coefficients: Tensor
@@ -68,6 +76,7 @@ class StoredFeatures:
     plan: WindowPlan
     grid_hw: tuple[int, int]
     resized: Tensor | None = None
+    regions: Tensor | None = None
 
     @property
     def image_hw(self) -> tuple[int, int]:
@@ -99,9 +108,8 @@ class EncodedFeatures:
     @classmethod
     def of(cls, features: DenseFeatures, codec: str = "compact") -> EncodedFeatures:
         """Merge the cells of coinciding patches and encode them."""
-        grid_hw = features.features.shape[2], features.features.shape[3]
         encoded = encode_grid(_merged(features), codec)
-        return cls(features.plan, grid_hw, encoded.codec, encoded.data, encoded.max_error)
+        return cls(features.plan, features.grid_hw, encoded.codec, encoded.data, encoded.max_error)
 
     def decoded(self) -> StoredFeatures:
         """The features. Raises ValueError if the bytes are damaged or do not fit the plan."""

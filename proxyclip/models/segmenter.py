@@ -139,11 +139,13 @@ class Segmenter:
     def _encode_images(self, images: Sequence[ImageSource], windows_at_once: int) -> list[DenseFeatures]:
         plans: list[WindowPlan] = []
         resized: list[Tensor] = []
+        regions: list[Tensor | None] = []
         windows: list[Tensor] = []
         for source in images:
             image = self._resized(source)
             plans.append(plan_windows(image.original_hw, self.config.windows))
             resized.append(pixels_on(self.device, image.pixels))
+            regions.append(None if image.regions is None else torch.from_numpy(image.regions).to(self.device))
             padding = colour_on(self.device, tuple(self.clip.mean))
             windows.append(cut_windows(resized[-1].float() / 255, plans[-1], padding))
         grids: list[list[Tensor]] = [[] for _ in images]
@@ -151,8 +153,8 @@ class Segmenter:
             for owner, grid in zip(owners, self.encode_windows(batch), strict=False):  # without the copies at the end
                 grids[owner].append(grid)
         return [
-            DenseFeatures(torch.stack(grid).unflatten(0, (len(plan.y.starts), -1)), plan, pixels)
-            for grid, plan, pixels in zip(grids, plans, resized, strict=True)
+            DenseFeatures(torch.stack(grid).unflatten(0, (len(plan.y.starts), -1)), plan, pixels, found)
+            for grid, plan, pixels, found in zip(grids, plans, resized, regions, strict=True)
         ]
 
     def encode_windows(self, windows: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ def stitch_matrix(axis: AxisPlan, grid: int, whole: bool) -> Tensor:
     for index, start in enumerate(axis.starts):
         canvas[start : start + axis.length, index] = upsample
         count[start : start + axis.length] += 1
-    return _resize_rows(canvas.flatten(1) / count, axis.original).float()
+    return resize_rows(canvas.flatten(1) / count, axis.original).float()
 
 
 @lru_cache(maxsize=64)  # the images of a corpus have few different sizes
@@ -159,9 +159,9 @@ def merged_cells(axis: AxisPlan, grid: int, whole: bool) -> tuple[int, ...]:
 
 def _bilinear_matrix(from_length: int, to_length: int) -> Tensor:
     """The bilinear resize of an axis as a matrix: (to_length, from_length) float64."""
-    return _resize_rows(torch.eye(from_length, dtype=torch.float64), to_length)
+    return resize_rows(torch.eye(from_length, dtype=torch.float64), to_length)
 
 
-def _resize_rows(rows: Tensor, length: int) -> Tensor:
+def resize_rows(rows: Tensor, length: int) -> Tensor:
     """Resize the first axis bilinearly, without antialiasing: (from, N) to (length, N)."""
     return F.interpolate(rows.T[None], size=length, mode="linear", align_corners=False)[0].T.contiguous()

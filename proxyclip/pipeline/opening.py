@@ -21,7 +21,7 @@ from proxyclip.recipes.benchmarks import BENCHMARKS
 from proxyclip.recipes.names import look_up
 from proxyclip.recipes.teachers import is_teacher, package_versions_of, teacher_hashes
 from proxyclip.recipes.weights import weight_hashes
-from proxyclip.storage.store import Storage
+from proxyclip.storage.store import Storage, public_uri
 from proxyclip.vocabulary.heads import Head
 from proxyclip.vocabulary.names import Vocabulary
 
@@ -62,7 +62,8 @@ class Run:
 
     def record(self, dtype: Dtype) -> RunRecord:
         """What run.json says of this run."""
-        recipe = recipe_of(self.config_in(dtype), self.weights, self.vocabulary, self.options.confidence_stride)
+        stride, regions = self.options.confidence_stride, self.options.regions
+        recipe = recipe_of(self.config_in(dtype), self.weights, self.vocabulary, stride, regions)
         recipe |= with_head(self.head)
         return RunRecord(self.options.input, recipe, fingerprint(recipe), package_versions(self.packages))
 
@@ -84,6 +85,8 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     """
     options = replace(options, input=Storage(options.input).uri, output=output_uri(options.output))
     head = None if options.head is None else load_head(options.head)
+    if options.regions is not None:
+        options = replace(options, regions=regions_uri(options.regions, options.input))
     vocabulary = _vocabulary(options)
     if head is not None:
         vocabulary = vocabulary_of(head, options.head, vocabulary)
@@ -159,6 +162,19 @@ def output_uri(output: str) -> str:
             f"--output {output} is relative, so the output would be in the job's temporary folder, which Ray deletes. "
             "Give an absolute path or a URI."
         )
+    return storage.uri
+
+
+def regions_uri(regions: str, input_uri: str) -> str:
+    """The folder of regions, absolute. Raises FileNotFoundError if it is empty, ValueError if it lies in the input."""
+    storage, images = Storage(regions), Storage(input_uri)
+    if f"{storage.uri}/".startswith(f"{images.uri}/"):
+        raise ValueError(
+            f"--regions {public_uri(storage.uri)} lies in the input, so its maps would be labelled as images; move "
+            "them to a folder of their own."
+        )
+    if next(iter(storage.list()), None) is None:
+        raise FileNotFoundError(f"--regions {public_uri(storage.uri)} is empty or does not exist.")
     return storage.uri
 
 

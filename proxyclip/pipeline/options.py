@@ -83,6 +83,16 @@ class LabelOptions:
     --ignore-below."""
     pamr_steps: Annotated[int | None, unset("the preset's", "INT")] = None
     """Steps of PAMR, which refines the labels along the edges of the image. 0 switches it off."""
+    guided_radius: int = 0
+    """Radius in patches of a guided filter, which follows the colours of the image; 2 is a good value. 0 switches it
+    off."""
+    presence: float = 0.0
+    """Exponent of a prior on classes: the mean of a class's probabilities over the image. 0 switches it off."""
+    active: int = 0
+    """Decode only so many classes of an image, those with the highest mean probability. 0 decodes all."""
+    regions: Annotated[str | None, unset("none", "URI")] = None
+    """Folder or prefix with the regions of every image, a path or URI: NAME.png (pixels of equal values are one region)
+    or NAME.json (masks in COCO's run lengths) for NAME.jpg. All pixels of a region get one class."""
     quality: str = "exact"
     """exact keeps the settings as they are; balanced and fast use fewer windows and a smaller proxy input."""
     fast_decode: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -140,6 +150,8 @@ class LabelOptions:
         allowed_failures(self.max_failures, 1)
         if self.keep_features and self.add_features:
             raise ValueError("--keep-features labels images and --add-features does not; give one of them.")
+        if self.regions and self.add_features:
+            raise ValueError("--add-features makes no masks, so leave out --regions.")
         if self.codec not in CODEC_NAMES:
             raise ValueError(f"--codec is {self.codec!r}; it must be one of {', '.join(CODEC_NAMES)}.")
         check_thresholds(self.thresholds, self.ignore_below)

@@ -15,6 +15,7 @@ from proxyclip.recipes.architectures import LOCAL_DIR, embed_dim
 from proxyclip.recipes.methods import method_named
 from proxyclip.recipes.presets import preset_at
 from proxyclip.recipes.quality import quality
+from proxyclip.storage.store import public_uri
 from proxyclip.vocabulary.names import Vocabulary
 
 # The versions of these packages are recorded with a run: they may change the last bits of a result.
@@ -58,6 +59,9 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary | None) -> Se
         config.decode,
         ignore_below=options.ignore_below,
         thresholds=class_thresholds(options, vocabulary),
+        guided_radius=options.guided_radius,
+        presence=options.presence,
+        active=options.active,
         **_given(options, "logit_scale", "background_threshold", "area_threshold", "pamr_steps"),
     )
     published = preset.benchmarks.get(vocabulary.name) if vocabulary else None
@@ -92,11 +96,16 @@ def _given(options: LabelOptions, *names: str) -> dict[str, Any]:
 
 
 def recipe_of(
-    config: RunConfig, weights: dict[str, str], vocabulary: Vocabulary | None, confidence_stride: int
+    config: RunConfig,
+    weights: dict[str, str],
+    vocabulary: Vocabulary | None,
+    confidence_stride: int,
+    regions: str | None = None,
 ) -> dict[str, Any]:
     """All that decides the bytes of a mask. Local folders count by their content, not by their path.
 
     weights: the hash of each weight file, by part or file. vocabulary: None for an output that keeps features only.
+    regions: where they lie; recipes without regions are those of earlier versions.
     """
     segmenter = recipe_fields(config)
     for part in ("clip", "proxy"):  # a teacher has neither
@@ -108,6 +117,7 @@ def recipe_of(
         "weights": weights,
         "vocabulary": vocabulary.fingerprint if vocabulary else None,
         "confidence_stride": confidence_stride,
+        **({} if regions is None else {"regions": public_uri(regions)}),
     }
 
 

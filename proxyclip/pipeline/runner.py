@@ -64,6 +64,7 @@ class RayRunner(contextlib.ExitStack):
             masks=not options.add_features,
             codec=options.features_codec,
             head=self._run.head is not None,
+            regions=options.regions,
         )
         embedded = self._embed(actor, resources if self._num_gpus else {"num_cpus": 0.25})
         vocabulary = self._run.vocabulary if actor.masks else None

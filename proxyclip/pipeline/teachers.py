@@ -18,6 +18,7 @@ _NOT_USED = {
     **dict.fromkeys(("proxy", "proxy_weights", "gaussian_std"), "it uses no CLIP and no proxy"),
     **dict.fromkeys(("short_side", "crop", "stride", "fast_decode"), "it gets each image whole, at its own size"),
     **dict.fromkeys(("logit_scale", "area_threshold", "pamr_steps"), "it makes probabilities by itself"),
+    **dict.fromkeys(("guided_radius", "presence", "active", "regions"), "it makes probabilities by itself"),
     "batch_windows": "it labels one image at a time",
 }
 

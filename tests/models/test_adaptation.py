@@ -10,11 +10,13 @@ import pytest
 import torch
 from gaussians import DIM, ENCODER, NAMES, SCALE, accuracy, draw, labels, sums, taught, vocabulary
 
+from proxyclip.config import DecodeConfig
 from proxyclip.models.adaptation.fit import CANDIDATES, agreement, choose
 from proxyclip.models.adaptation.image_sums import ImageSums
 from proxyclip.models.adaptation.learn import learn
 from proxyclip.models.adaptation.patches import Patches
 from proxyclip.models.adaptation.statistics import Statistics
+from proxyclip.models.decoding.decoder import Decoder
 from proxyclip.models.features import DenseFeatures, EncodedFeatures
 from proxyclip.models.windows import plan_windows
 
@@ -156,3 +158,16 @@ def test_the_areas_of_patches_add_up_to_one_image(hw):
     assert dense.areas.sum() == pytest.approx(1, abs=1e-5)
     assert stored.areas.sum() == pytest.approx(1, abs=1e-5)
     assert len(stored.areas) <= len(dense.areas)
+
+
+def test_a_head_labels_with_few_active_classes_as_its_scores_say(corpus, words, lesson):
+    """The bias of a head stays with its class when other classes are left out."""
+    decoder = Decoder(DecodeConfig(logit_scale=SCALE, active=3), head=lesson.head)
+    for image in corpus[:4]:
+        winner = decoder.labels(image.features, words).winner
+        scores = decoder.logits(image.features, words)
+        by_class = torch.stack([scores[lesson.head.row_class == index].amax(0) for index in range(len(NAMES))])
+        left_out = [index for index in range(len(NAMES)) if index not in set(winner.unique().tolist())]
+        assert len(left_out) >= len(NAMES) - 3
+        by_class[left_out] = -torch.inf
+        assert (winner == by_class.argmax(0)).all()

@@ -21,6 +21,8 @@ CONFIGS = {
     "thresholds of classes": DecodeConfig(background_threshold=0.2, thresholds=(0.25, 0.0, 0.3, 2.0, 0.21)),
     "areas": DecodeConfig(area_threshold=0.1),
     "refined": DecodeConfig(pamr_steps=2, pamr_dilations=(1, 4)),
+    "guided": DecodeConfig(guided_radius=2),
+    "presence": DecodeConfig(presence=1.0, active=3),
 }
 
 

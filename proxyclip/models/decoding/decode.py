@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from proxyclip.models.decoding.guided import GuidedFilter
+from proxyclip.models.decoding.presence import coarse_probabilities
 from proxyclip.models.decoding.queries import Queries
 from proxyclip.models.decoding.stitch import Stitch
+from proxyclip.models.decoding.votes import RegionVotes
 from proxyclip.models.features import Features, StoredFeatures
 
 # Logits held at once. On a CPU they stay in its cache (4 MB of float32); on a GPU, long kernels are faster (512 MB).
@@ -34,7 +37,9 @@ def decode_features(
     queries: Queries,
     *,
     logit_scale: float,
+    prior: Tensor | None = None,
     refine: Callable[[Tensor], Tensor] | None = None,
+    guided: GuidedFilter | None = None,
     area_threshold: float = 0.0,
     background: int | None = None,
     logits_at_once: int | None = None,
@@ -43,10 +48,14 @@ def decode_features(
 
     Logits are upsampled before labels are taken. Ties go to the class that comes first.
 
+    Where the features have regions, all pixels of a region get its class (`models.decoding.votes`).
+
     Of stored features, the queries are projected onto their basis; the features themselves are never restored.
 
+    prior: (Q,), added to the logits of each query.
     refine: changes the cosines (queries, H, W) before the softmax. It gets some of the queries at a time, so it must
     treat each by itself.
+    guided: filters the class probabilities of a coarse grid; confidence and margin are those of the result.
     area_threshold: a class other than `background` cannot win if it covers at most this share of the pixels that are
     not background; labels are then taken again. Its probability still counts in the softmax (SCLIP, 2312.01597, VOC21).
     logits_at_once: bound on the logits held together, by default that of the device; at least all queries of a pixel.
@@ -54,20 +63,36 @@ def decode_features(
     stitch = Stitch.of(features)
     device = stitch.grid.device.type
     at_once = logits_at_once or LOGITS_AT_ONCE.get(device, LOGITS_AT_ONCE["cuda"])
-    basis = _basis(features)
-    if basis is not None:
-        queries = queries.projected(basis)
+    queries = of_features(queries, features)
+    maps_at_once = at_once * 16 if device == "cpu" else at_once  # 64 MB: whole maps fit no cache
+    coarse = torch.empty(0)
+    if guided is not None or features.regions is not None:
+        coarse = coarse_probabilities(features, queries, logit_scale, prior)
+    votes = None if features.regions is None else RegionVotes.of(features.regions, coarse)
 
     def decode(allowed: Tensor | None) -> Decoded:
+        if votes is None:
+            return decode_pixels(allowed)
+        voted = Decoded(*votes.best_classes(allowed))
+        return voted if votes.everywhere else _chosen(votes.regions >= 0, voted, decode_pixels(allowed))
+
+    def decode_pixels(allowed: Tensor | None) -> Decoded:
+        if guided is not None:
+            return Decoded(*guided.best_classes(coarse.permute(2, 0, 1), allowed, maps_at_once))
         if refine is None:
-            return _decode_tiles(stitch, queries, logit_scale, allowed, at_once)
-        maps_at_once = at_once * 16 if device == "cpu" else at_once  # 64 MB: whole maps fit no cache
-        return _decode_maps(stitch, queries, allowed, maps_at_once, lambda maps: logit_scale * refine(maps))
+            return _decode_tiles(stitch, queries, logit_scale, prior, allowed, at_once)
+        return _decode_maps(stitch, queries, prior, allowed, maps_at_once, lambda maps: logit_scale * refine(maps))
 
     decoded = decode(allowed=None)
     if area_threshold == 0 or background is None:
         return decoded
     return decode(allowed=_large_enough(decoded.winner, queries.classes.count, background, area_threshold))
+
+
+def of_features(queries: Queries, features: Features) -> Queries:
+    """The queries for the features: of stored ones, projected onto their basis."""
+    basis = _basis(features)
+    return queries if basis is None else queries.projected(basis)
 
 
 def dense_logits(features: Features, text_embeddings: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -81,11 +106,13 @@ def _basis(features: Features) -> Tensor | None:
 
 
 def _decode_tiles(
-    stitch: Stitch, queries: Queries, logit_scale: float, allowed: Tensor | None, at_once: int
+    stitch: Stitch, queries: Queries, logit_scale: float, prior: Tensor | None, allowed: Tensor | None, at_once: int
 ) -> Decoded:
     """Decode tile by tile, with all queries of a pixel side by side."""
     decoded = _empty(stitch)
     for rows, columns, logits in stitch.tiles(queries, logit_scale, at_once):
+        if prior is not None:
+            logits += prior[queries.classes.columns]
         by_class = queries.classes.maximum(logits)
         best, index = by_class.max(dim=-1, keepdim=True)
         peak = best  # of all classes
@@ -105,6 +132,7 @@ def _decode_tiles(
 def _decode_maps(
     stitch: Stitch,
     queries: Queries,
+    prior: Tensor | None,
     allowed: Tensor | None,
     at_once: int,
     logits_of: Callable[[Tensor], Tensor],
@@ -120,6 +148,8 @@ def _decode_maps(
     for some, members in queries.classes.chunks(at_once // pixels):
         bias = None if queries.bias is None else queries.bias[some]
         logits = logits_of(stitch.maps(queries.embeddings[some], bias))
+        if prior is not None:
+            logits += prior[some, None, None]
         by_class = _map_maximum(logits, queries.classes.counts[members])
         top, index = by_class.max(dim=0, keepdim=True)
         new_peak = torch.maximum(peak, top[0])
@@ -157,6 +187,15 @@ def _empty(stitch: Stitch) -> Decoded:
         torch.empty(shape, dtype=torch.int32, device=device),
         torch.empty(shape, device=device),
         torch.empty(shape, device=device),
+    )
+
+
+def _chosen(where: Tensor, one: Decoded, other: Decoded) -> Decoded:
+    """`one` where `where` (H, W) says so, `other` elsewhere."""
+    return Decoded(
+        torch.where(where, one.winner, other.winner),
+        torch.where(where, one.confidence, other.confidence),
+        torch.where(where, one.margin, other.margin),
     )
 
 

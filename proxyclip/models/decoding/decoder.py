@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proxyclip.config import DecodeConfig
-from proxyclip.models.decoding.decode import LOGITS_AT_ONCE, Decoded, decode_features, dense_logits
+from proxyclip.models.decoding.decode import (
+    LOGITS_AT_ONCE,
+    Decoded,
+    decode_features,
+    dense_logits,
+    of_features,
+)
+from proxyclip.models.decoding.guided import GuidedFilter
+from proxyclip.models.decoding.presence import coarse_hw, coarse_probabilities, most_present, presence
 from proxyclip.models.decoding.queries import Queries
 from proxyclip.models.decoding.refine import pamr, pamr_affinity
 from proxyclip.models.features import Features
@@ -61,18 +69,37 @@ class Decoder:
         config = config or self.config
         _check_background(config, vocabulary)
         _check_thresholds(config, vocabulary)
-        decoded = self._logits_at_once.fit(
-            lambda size: decode_features(
-                features,
-                self._queries_for(features, vocabulary),
-                logit_scale=config.logit_scale,
-                refine=self._refinement(features, config),
-                area_threshold=config.area_threshold,
-                background=vocabulary.background,
-                logits_at_once=size,
-            )
-        )
+        decoded = self._logits_at_once.fit(lambda size: self._decode(features, vocabulary, config, size))
         return with_thresholds(decoded, vocabulary, config)
+
+    def _decode(self, features: Features, vocabulary: Vocabulary, config: DecodeConfig, size: int) -> Decoded:
+        """Labels before thresholds, with at most `size` logits at once."""
+        queries, background = self._queries_for(features, vocabulary), vocabulary.background
+        chosen, prior = None, None
+        if config.presence > 0 or 0 < config.active < vocabulary.num_classes:
+            score = presence(coarse_probabilities(features, of_features(queries, features), config.logit_scale))
+            if 0 < config.active < vocabulary.num_classes:
+                chosen = most_present(score, config.active, background)
+                queries, score = queries.of_classes(chosen), score[chosen]
+                background = None if background is None else chosen.index(background)
+            if config.presence > 0:
+                of_class = config.presence * score.log().float()
+                prior = of_class.repeat_interleave(torch.tensor(queries.classes.counts, device=self.device))
+        decoded = decode_features(
+            features,
+            queries,
+            logit_scale=config.logit_scale,
+            prior=prior,
+            refine=self._pamr(features, config),
+            guided=self._guided(features, config),
+            area_threshold=config.area_threshold,
+            background=background,
+            logits_at_once=size,
+        )
+        if chosen is None:
+            return decoded
+        of_chosen = torch.tensor(chosen, dtype=torch.int32, device=self.device)
+        return dataclasses.replace(decoded, winner=of_chosen[decoded.winner])
 
     @torch.inference_mode()
     def logits(self, features: Features, vocabulary: Vocabulary) -> Tensor:
@@ -82,7 +109,7 @@ class Decoder:
         """
         queries = self._queries_for(features, vocabulary)
         cosines = dense_logits(features, queries.embeddings, queries.bias)
-        refine = self._refinement(features, self.config)
+        refine = self._pamr(features, self.config)
         return refine(cosines) if refine else cosines
 
     def queries(self, vocabulary: Vocabulary) -> Queries:
@@ -127,19 +154,31 @@ class Decoder:
             )
         return queries
 
-    def _refinement(self, features: Features, config: DecodeConfig) -> Callable[[Tensor], Tensor] | None:
+    def _pamr(self, features: Features, config: DecodeConfig) -> Callable[[Tensor], Tensor] | None:
         """PAMR along the edges of the image, resized to the size of the labels; None if not configured."""
         if config.pamr_steps == 0:
             return None
-        if features.resized is None:
-            raise ValueError(
-                "PAMR follows the edges of the image, and these stored features come without it; set pamr_steps to 0, "
-                "or give them the image with dataclasses.replace(features, resized=...)."
-            )
-        image = normalise(features.resized[None].float() / 255, self._mean, self._std)
+        image = normalise(_image(features, "PAMR", "pamr_steps")[None], self._mean, self._std)
         guide = F.interpolate(image, size=features.image_hw, mode="bilinear", align_corners=False)[0]
         affinity = pamr_affinity(guide, config.pamr_dilations)
         return lambda cosines: pamr(cosines, affinity, config.pamr_dilations, config.pamr_steps)
+
+    def _guided(self, features: Features, config: DecodeConfig) -> GuidedFilter | None:
+        """The guided filter along the colours of the image; None if not configured."""
+        if config.guided_radius == 0:
+            return None
+        image = _image(features, "The guided filter", "guided_radius")
+        return GuidedFilter.of(image, coarse_hw(features), features.image_hw, config.guided_radius)
+
+
+def _image(features: Features, what: str, setting: str) -> Tensor:
+    """The resized image (3, h, w) in [0, 1], which `what` needs."""
+    if features.resized is None:
+        raise ValueError(
+            f"{what} follows the edges of the image, and these stored features come without it; set {setting} to 0, or "
+            "give them the image with dataclasses.replace(features, resized=...)."
+        )
+    return features.resized.float() / 255
 
 
 def with_thresholds(decoded: Decoded, vocabulary: Vocabulary, config: DecodeConfig) -> Decoded:

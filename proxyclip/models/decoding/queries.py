@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -41,6 +41,14 @@ class Queries:
         twins = [(column, first[row]) for column, row in enumerate(row_of) if first.setdefault(row, column) != column]
         classes.ties = any(classes.column_class[one] != classes.column_class[other] for one, other in twins)
         return cls(embeddings, columns, twins, classes, bias, column_bias)
+
+    def of_classes(self, chosen: Sequence[int]) -> Queries:
+        """The queries of some classes, which are numbered anew in the order of `chosen`, ascending."""
+        firsts = [0, *itertools.accumulate(self.classes.counts)]
+        rows = [row for index in chosen for row in range(firsts[index], firsts[index + 1])]
+        counts = torch.tensor([self.classes.counts[index] for index in chosen])
+        query_class = torch.arange(len(chosen)).repeat_interleave(counts).to(self.embeddings.device)
+        return Queries.of(self.embeddings[rows], query_class, None if self.bias is None else self.bias[rows])
 
     def projected(self, basis: Tensor) -> Queries:
         """The same queries for coefficients of a basis (R, E) instead of features."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from proxyclip.models.decoding.queries import Queries
 from proxyclip.models.features import Features, StoredFeatures
-from proxyclip.models.windows import AxisPlan, WindowPlan, merged_cells, stitch_matrix
+from proxyclip.models.windows import AxisPlan, WindowPlan, merged_cells, resize_rows, stitch_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +31,14 @@ class Axis:
 
 
 @lru_cache(maxsize=32)  # the images of a corpus have few different sizes
-def _axis(plan: AxisPlan, grid: int, whole: bool, merged: bool, device: torch.device) -> Axis:
+def _axis(plan: AxisPlan, grid: int, whole: bool, merged: bool, device: torch.device, size: int | None) -> Axis:
     with torch.inference_mode(False):
         matrix = stitch_matrix(plan, grid, whole)
         if merged:
             cells = torch.tensor(merged_cells(plan, grid, whole))
             matrix = matrix.new_zeros(len(matrix), int(cells.max()) + 1).index_add_(1, cells, matrix)
+        if size is not None:
+            matrix = resize_rows(matrix, size)
         return Axis(matrix.to(device), matrix != 0)
 
 
@@ -53,20 +55,28 @@ class Stitch:
     x: Axis
 
     @classmethod
-    def of(cls, features: Features) -> Stitch:
-        """The stitch of an image's features."""
+    def of(cls, features: Features, size_hw: tuple[int, int] | None = None) -> Stitch:
+        """The stitch of an image's features, to labels of the original's size or of `size_hw`."""
         plan = features.plan
         if isinstance(features, StoredFeatures):
-            return cls._of(features.coefficients, plan, features.grid_hw, merged=True)
+            return cls._of(features.coefficients, plan, features.grid_hw, size_hw, merged=True)
         rows, columns, grid_h, grid_w, dim = features.features.shape
         cells = features.features.permute(0, 2, 1, 3, 4).reshape(rows * grid_h, columns * grid_w, dim)
-        return cls._of(cells, plan, (grid_h, grid_w), merged=False)
+        return cls._of(cells, plan, (grid_h, grid_w), size_hw, merged=False)
 
     @classmethod
-    def _of(cls, cells: Tensor, plan: WindowPlan, grid_hw: tuple[int, int], *, merged: bool) -> Stitch:
+    def _of(
+        cls,
+        cells: Tensor,
+        plan: WindowPlan,
+        grid_hw: tuple[int, int],
+        size_hw: tuple[int, int] | None,
+        *,
+        merged: bool,
+    ) -> Stitch:
         y, x = (
-            _axis(axis, grid, plan.whole, merged, cells.device)
-            for axis, grid in zip((plan.y, plan.x), grid_hw, strict=True)
+            _axis(axis, grid, plan.whole, merged, cells.device, size)
+            for axis, grid, size in zip((plan.y, plan.x), grid_hw, size_hw or (None, None), strict=True)
         )
         return cls(cells, y, x)
 

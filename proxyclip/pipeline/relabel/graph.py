@@ -37,13 +37,17 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class RelabelConfig:
-    """What an actor is made from. input: URI of the images, which PAMR reads."""
+    """What an actor is made from.
+
+    input: URI of the images, which refinements read. regions: where their regions lie; None: there are none.
+    """
 
     source: str
     input: str
     windows: WindowConfig
     targets: tuple[TargetConfig, ...]
     confidence_stride: int
+    regions: str | None = None
 
 
 class RelabelActor:

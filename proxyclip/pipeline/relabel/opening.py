@@ -13,7 +13,7 @@ from proxyclip.dataset.features.record import FeatureRecord, features_manifest, 
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.run_record import RunRecord, has_embeddings, read_run, refuse_another_run, require_run
 from proxyclip.pipeline.heads import load_head, refuse_encoder, vocabulary_of, with_head
-from proxyclip.pipeline.opening import output_uri
+from proxyclip.pipeline.opening import output_uri, regions_uri
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.recipe import package_versions, recipe_of, segmenter_config
 from proxyclip.pipeline.relabel.options import RelabelOptions
@@ -63,6 +63,8 @@ def open_relabelling(options: RelabelOptions) -> Relabelling:
     source = Storage(options.source)
     options = replace(options, source=source.uri, output=output_uri(options.output))
     run, features = require_run(source), require_features(source)
+    if options.regions is not None:
+        options = replace(options, regions=regions_uri(options.regions, run.input))
     head = None if options.head is None else load_head(options.head)
     embeddings = options.embeddings or [None] * len(options.vocabulary)
     vocabularies = [Vocabulary.load(*files) for files in zip(options.vocabulary, embeddings, strict=True)]
@@ -96,7 +98,7 @@ def open_target(
     _check_width(vocabulary, features, source)
     config = _config(features, options, vocabulary, thresholds)
     recipe = {
-        **recipe_of(config, features.encoder["weights"], vocabulary, options.confidence_stride),
+        **recipe_of(config, features.encoder["weights"], vocabulary, options.confidence_stride, options.regions),
         "features": features.codec,
         **with_head(head),
     }
@@ -141,7 +143,15 @@ def _config(
 ) -> SegmenterConfig:
     """The networks and windows of the source, and the decoding that labelling with this vocabulary would have."""
     settings = features.settings
-    names = ("logit_scale", "background_threshold", "area_threshold", "pamr_steps")
+    names = (
+        "logit_scale",
+        "background_threshold",
+        "area_threshold",
+        "pamr_steps",
+        "guided_radius",
+        "presence",
+        "active",
+    )
     label = LabelOptions(
         input=options.source,
         output=options.output,

@@ -16,8 +16,8 @@ MAX_VOCABULARIES = 1000
 class RelabelOptions:
     """Label a corpus with another vocabulary, from the features that `proxyclip label --keep-features` kept.
 
-    No image is read (but for PAMR) and no vision network is loaded. Run the same command again to continue a run that
-    stopped, or after the source has grown. Exit codes are those of `proxyclip label`.
+    Images are read for PAMR and the guided filter only, and no vision network is loaded. Run the same command again to
+    continue a run that stopped, or after the source has grown. Exit codes are those of `proxyclip label`.
     """
 
     source: str
@@ -52,6 +52,16 @@ class RelabelOptions:
     --ignore-below. Give the option once for each vocabulary, in the same order, or not at all."""
     pamr_steps: Annotated[int | None, unset("the preset's", "INT")] = None
     """Steps of PAMR. More than 0 reads every image again."""
+    guided_radius: int = 0
+    """Radius in patches of a guided filter, which follows the colours of the image; 2 is a good value. 0 switches it
+    off. Reads every image again."""
+    presence: float = 0.0
+    """Exponent of a prior on classes: the mean of a class's probabilities over the image. 0 switches it off."""
+    active: int = 0
+    """Decode only so many classes of an image, those with the highest mean probability. 0 decodes all."""
+    regions: Annotated[str | None, unset("none", "URI")] = None
+    """Folder or prefix with the regions of every image, a path or URI: NAME.png (pixels of equal values are one region)
+    or NAME.json (masks in COCO's run lengths) for NAME.jpg. All pixels of a region get one class."""
     confidence_stride: int = 4
     """Confidence maps hold the mean of blocks of this many pixels squared. 1 keeps every pixel."""
 

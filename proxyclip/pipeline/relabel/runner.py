@@ -36,7 +36,9 @@ class RayRunner(contextlib.ExitStack):
             for target in self._run.targets
         )
         windows = self._run.targets[0].config.windows
-        config = RelabelConfig(options.source, self._run.input, windows, targets, options.confidence_stride)
+        config = RelabelConfig(
+            options.source, self._run.input, windows, targets, options.confidence_stride, options.regions
+        )
         shards, arguments = list(pending.items()), (config, Starts())
         for first in range(0, len(shards), SHARDS_PER_WAVE):
             wave = shards[first : first + SHARDS_PER_WAVE]

@@ -22,6 +22,7 @@ from proxyclip.dataset.shards import write_shard
 from proxyclip.images.errors import ImageError
 from proxyclip.images.listing import fetch_image, input_storage
 from proxyclip.images.readers import ReaderPool
+from proxyclip.images.regions import read_regions
 from proxyclip.images.sizes import ResizedImage
 from proxyclip.models.cpu_kernels import keep_memory
 from proxyclip.models.decoding.decoder import Decoder
@@ -54,8 +55,9 @@ class RelabelShards:
         self._targets = [
             _Labeller(number, target, config.confidence_stride, core) for number, target in enumerate(config.targets)
         ]
-        wants_images = any(target.decode.pamr_steps for target in config.targets)
+        wants_images = any(target.decode.needs_image for target in config.targets)
         self._images = _Images(config) if wants_images else None
+        self._regions = Storage(config.regions) if config.regions else None
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         torch.set_num_threads(1)  # of this thread
@@ -84,9 +86,11 @@ class RelabelShards:
     ) -> tuple[list[tuple[str, StoredFeatures]], list[Failure]]:
         """The features of a shard, with its images if they are needed, and the images that cannot be labelled."""
         images = [(row.uri, features_from(row)) for row in rows]
-        if self._images is None:
-            return images, failures
-        return self._images.added_to(images, failures)
+        if self._images is not None:
+            images, failures = self._images.added_to(images, failures)
+        if self._regions is not None:
+            images, failures = _with_regions(images, failures, self._regions)
+        return images, failures
 
 
 class _Core:
@@ -152,6 +156,20 @@ class _Labeller:
     def _row(self, uri: str, features: StoredFeatures, vocabulary: Vocabulary) -> LabelledImage:
         (labels,) = decode_images(self._decoder, [features], vocabulary, self._stride)
         return labels.compressed(uri, vocabulary.colours)
+
+
+def _with_regions(
+    images: Sequence[tuple[str, StoredFeatures]], failures: Sequence[Failure], storage: Storage
+) -> tuple[list[tuple[str, StoredFeatures]], list[Failure]]:
+    """The features with the regions of their images, and a failure for each image without."""
+    found, failed = [], list(failures)
+    for uri, features in images:
+        try:
+            regions = torch.from_numpy(read_regions(storage, uri, features.image_hw))
+            found.append((uri, replace(features, regions=regions)))
+        except ImageError as error:
+            failed.append(Failure(uri, "decode", error.status, error.reason))
+    return found, failed
 
 
 class _Images:

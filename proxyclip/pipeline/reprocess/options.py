@@ -23,6 +23,7 @@ _ENCODE = (
 )
 _DECODE = (
     *("logit_scale", "background_threshold", "area_threshold", "ignore_below", "pamr_steps", "confidence_stride"),
+    *("guided_radius", "presence", "active"),
     *("clip_weights", "max_failures", "address", "verbose"),
 )
 
@@ -94,6 +95,13 @@ class ReprocessOptions:
     """A pixel whose confidence is below this is written as ignore (255, or 65535 with more than 255 classes)."""
     pamr_steps: Annotated[int | None, unset("the preset's", "INT")] = None
     """Steps of PAMR. More than 0 reads every image again for every vocabulary."""
+    guided_radius: int = 0
+    """Radius in patches of a guided filter, which follows the colours of the image; 2 is a good value. 0 switches it
+    off. Reads every image again for every vocabulary."""
+    presence: float = 0.0
+    """Exponent of a prior on classes: the mean of a class's probabilities over the image. 0 switches it off."""
+    active: int = 0
+    """Decode only so many classes of an image, those with the highest mean probability. 0 decodes all."""
     confidence_stride: int = 4
     """Confidence maps hold the mean of blocks of this many pixels squared. 1 keeps every pixel."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from proxyclip.dataset.rows import FAILURE_STRUCT, FEATURES_STRUCT, IMAGE_STRUCT
 from proxyclip.dataset.run_record import read_head, read_names, read_vocabulary
 from proxyclip.images.errors import ImageError
 from proxyclip.images.readers import ReaderPool
+from proxyclip.images.regions import read_regions
 from proxyclip.images.sizes import ResizedImage
 from proxyclip.models.memory import BatchSize
 from proxyclip.models.segmenter import Segmenter
@@ -217,6 +219,10 @@ class LabelShards:
         if data is None:
             return Failure(uri, "fetch", "fetch_failed", fetch_error or "no data")
         try:
-            return self._readers.read(data)
+            image = self._readers.read(data)
+            if self._config.regions is None or not self._config.masks:
+                return image
+            regions = read_regions(Storage(self._config.regions), uri, image.original_hw)
+            return dataclasses.replace(image, regions=regions)
         except ImageError as error:
             return Failure(uri, "decode", error.status, error.reason)

@@ -1,0 +1,1 @@
+"""How good are the labels, and what makes them better?"""

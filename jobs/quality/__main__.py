@@ -1,0 +1,70 @@
+"""How good are the labels? `python jobs/quality PART` measures one part and prints its tables."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # jobs/ instead of this folder
+
+from performance.tables import Row, markdown  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Borders:
+    """Refinements along borders against blind blurs, on drawn scenes with exact labels (demo networks)."""
+
+    methods: tuple[str, ...] = ("proxyclip", "maskclip")
+    """Methods whose class probabilities are refined."""
+    batches: int = 4
+    """Batches of scenes: the spread is over these."""
+    scenes: int = 6
+    """Scenes in a batch."""
+    all: bool = False
+    """All settings that were tried, not only the best of each kind."""
+
+    def run(self) -> None:
+        from quality.borders import CANDIDATES, CONTROLS, REPORTED, report
+
+        names = (*CONTROLS, *CANDIDATES) if self.all else REPORTED
+        for rows in report(self.methods, self.batches, self.scenes, names):
+            _print(rows)
+
+
+@dataclass(frozen=True)
+class Presence:
+    """A prior on classes and active classes, with vocabularies of which an image shows little."""
+
+    scenes: int = 12
+    """Drawn scenes."""
+    folder: Path | None = None
+    """Folder with msrc16.json, msrc16.embeddings.safetensors and msrc16-dev/labels, to measure photographs too."""
+    labelled: str | None = None
+    """Output of `proxyclip label --keep-features` on these photographs."""
+    step: int = 1
+    """Every such photograph is measured."""
+
+    def run(self) -> None:
+        from quality import presence
+
+        for title, rows in presence.tables(self.scenes, self.folder, self.labelled, self.step):
+            print(f"\n{title}\n", flush=True)
+            _print(rows)
+
+
+def _print(rows: list[Row]) -> None:
+    print(markdown(rows), flush=True)
+
+
+def main() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    tyro.cli(Borders | Presence, description=__doc__).run()
+
+
+if __name__ == "__main__":
+    main()
