@@ -55,6 +55,34 @@ class Presence:
             _print(rows)
 
 
+@dataclass(frozen=True)
+class Heads:
+    """Heads that a corpus teaches, on labelled photographs: own and others, few images, few and absent classes."""
+
+    labelled: str
+    """Output of `proxyclip label --keep-features` on these photographs."""
+    labels: Path
+    """Folder of index PNGs under the images' names."""
+    weights: Path | None = None
+    """Safetensors file whose `head.weight` has a row for each of ImageNet's 1000 names: text for absent classes."""
+    seeds: int = 5
+    """Draws of each kind."""
+    draws: bool = True
+    """Whether to draw corpora of few images and few classes."""
+
+    def run(self) -> None:
+        from quality import heads
+
+        corpus = heads.Corpus.open(self.labelled, self.labels)
+        _print(heads.own(corpus))
+        if self.weights is not None:
+            print()
+            _print(heads.absent(corpus, self.weights, range(min(self.seeds, 3))))
+        if self.draws:
+            print()
+            _print(heads.drawn(corpus, range(self.seeds)))
+
+
 def _print(rows: list[Row]) -> None:
     print(markdown(rows), flush=True)
 
@@ -63,7 +91,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    tyro.cli(Borders | Presence, description=__doc__).run()
+    tyro.cli(Borders | Presence | Heads, description=__doc__).run()
 
 
 if __name__ == "__main__":
