@@ -70,9 +70,7 @@ class Corpus:
         assert own.embeddings is not None
         queries = own.class_queries + tuple(names)
         every = np.concatenate([own.embeddings, embeddings])
-        longer = Vocabulary(
-            "longer", own.class_names + tuple(each[0] for each in names), queries, embeddings=every
-        )
+        longer = Vocabulary("longer", own.class_names + tuple(each[0] for each in names), queries, embeddings=every)
         return Corpus(longer, self.scale, self.photographs)
 
     @cached_property
@@ -249,6 +247,6 @@ def _figure(score: Score) -> str:
 
 def _settings(head: Head) -> str:
     about = head.provenance
-    if "covariance" not in about:
+    if "shrinkage" not in about:
         return "text"
-    return f"{about['covariance']}, {about['shrinkage']:g}, trust {about['trust']:g}"
+    return f"shrinkage {about['shrinkage']:g}, trust {about['trust']:g}"

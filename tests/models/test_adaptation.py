@@ -11,7 +11,7 @@ import torch
 from gaussians import DIM, ENCODER, NAMES, SCALE, accuracy, draw, labels, sums, taught, vocabulary
 
 from proxyclip.config import DecodeConfig
-from proxyclip.models.adaptation.fit import CANDIDATES, agreement, choose
+from proxyclip.models.adaptation.fit import SHRINKAGES, agreement, choose
 from proxyclip.models.adaptation.image_sums import ImageSums
 from proxyclip.models.adaptation.learn import learn
 from proxyclip.models.adaptation.patches import Patches
@@ -132,13 +132,13 @@ def test_statistics_of_other_classes_do_not_add(corpus, words):
 def test_the_settings_are_those_whose_halves_agree_most(corpus, words):
     first = sums(corpus, words)
     choice = choose(first)
-    assert {each for each, _ in choice.tried} == set(CANDIDATES)
-    assert agreement(first, choice.settings) == pytest.approx(max(found for _, found in choice.tried), abs=1e-4)
+    assert {each for each, _ in choice.tried} == set(SHRINKAGES)
+    assert agreement(first, choice.shrinkage) == pytest.approx(max(found for _, found in choice.tried), abs=1e-4)
     # Halves that were given the same sums agree on every patch; halves of noise do not.
     same = dataclasses.replace(first, mass=first.mass[[0, 0]], sums=first.sums[[0, 0]])
-    assert agreement(same, CANDIDATES[0]) == 1
+    assert agreement(same, SHRINKAGES[0]) == 1
     noise = np.random.default_rng(0).permuted(first.sums[1], axis=0)
-    assert agreement(dataclasses.replace(first, sums=np.stack([first.sums[0], noise])), CANDIDATES[0]) < 0.9
+    assert agreement(dataclasses.replace(first, sums=np.stack([first.sums[0], noise])), SHRINKAGES[0]) < 0.9
 
 
 def test_a_second_round_is_no_worse_than_the_first(corpus, words, lesson):

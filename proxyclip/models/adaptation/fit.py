@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,26 +13,15 @@ from proxyclip.models.adaptation.statistics import UNIT, Statistics
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a covariance becomes invertible.
+# Shares of the covariance that its mean diagonal may replace; `choose` chooses. On equal terms the first wins.
+SHRINKAGES = (0.1, 0.02, 0.3)
 
-    covariance: "within", of the patches about the means of their classes, or "total", about the mean of all. shrinkage:
-    the share of it that is replaced by its mean diagonal.
-    """
+# Exponent of the prior on the classes: with 1, classes that are nowhere in the corpus still get many pixels
+# (docs/quality.md).
+PRIOR = 2.0
 
-    covariance: str
-    shrinkage: float
-
-
-# What `choose` chooses from. On equal terms the first wins.
-CANDIDATES = (
-    Settings("within", 0.1),
-    Settings("within", 0.02),
-    Settings("within", 0.3),
-    Settings("total", 0.1),
-    Settings("total", 0.02),
-)
+# A class with less than this of the largest class's share counts as if it had so much.
+_RARE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -49,12 +38,13 @@ class Discriminant:
 
 @dataclass(frozen=True)
 class Moments:
-    """Statistics as real numbers. mean: (E,), and second: (E, E), of all patches. means: (K, E) and share: (K,)."""
+    """Statistics as real numbers.
 
-    mean: Floats
-    second: Floats
+    means: (K, E), of the patches of each class. within: (E, E), their covariance about these means.
+    """
+
     means: Floats
-    share: Floats
+    within: Floats
 
     @classmethod
     def of(cls, statistics: Statistics) -> Moments:
@@ -66,19 +56,16 @@ class Moments:
         rows, columns = np.triu_indices(statistics.dim)
         second = np.zeros((statistics.dim, statistics.dim))
         second[rows, columns] = second[columns, rows] = statistics.moments * (UNIT / weight)
-        return cls(mean, second, class_means(mass, sums, mean), mass / weight)
+        means = class_means(mass, sums, mean)
+        apart = means - mean
+        return cls(means, second - np.outer(mean, mean) - (apart.T * (mass / weight)) @ apart)
 
-    def covariance(self, settings: Settings) -> Floats:
+    def covariance(self, shrinkage: float) -> Floats:
         """The shrunk covariance (E, E). Raises numpy's LinAlgError if all patches are alike."""
-        total = self.second - np.outer(self.mean, self.mean)
-        found = total
-        if settings.covariance == "within":
-            apart = self.means - self.mean
-            found = total - (apart.T * self.share) @ apart
-        scale = found.diagonal().mean()
+        scale = self.within.diagonal().mean()
         if not scale > 1e-9:
             raise np.linalg.LinAlgError("the patches do not differ")
-        return (1 - settings.shrinkage) * found + settings.shrinkage * scale * np.eye(len(found))
+        return (1 - shrinkage) * self.within + shrinkage * scale * np.eye(len(self.within))
 
 
 def class_means(mass: Floats, sums: Floats, otherwise: Floats) -> Floats:
@@ -87,40 +74,46 @@ def class_means(mass: Floats, sums: Floats, otherwise: Floats) -> Floats:
     return np.where(found[:, None], sums / np.where(found, mass, 1)[:, None], otherwise)
 
 
-def discriminant(means: Floats, covariance: Floats) -> Discriminant:
-    """The linear discriminant of classes with one covariance and equal priors: x S^-1 mu - mu S^-1 mu / 2."""
+def log_prior(statistics: Statistics) -> Floats:
+    """(K,): `PRIOR` times the logarithm of each class's share of the images, beside the largest."""
+    share = statistics.shares / statistics.shares.max()
+    return PRIOR * np.log(np.maximum(share, _RARE))
+
+
+def discriminant(means: Floats, covariance: Floats, prior: Floats) -> Discriminant:
+    """The linear discriminant of classes with one covariance S: x S^-1 mu - mu S^-1 mu / 2 + prior.
+
+    means: (K, E). prior: (K,), logarithms.
+    """
     weights = np.linalg.solve(covariance, means.T).T
-    return Discriminant(weights, -(weights * means).sum(axis=1) / 2)
+    return Discriminant(weights, prior - (weights * means).sum(axis=1) / 2)
 
 
-def agreement(statistics: Statistics, settings: Settings) -> float:
+def agreement(statistics: Statistics, shrinkage: float) -> float:
     """The share of the sample's patches to which two heads give the same class, each with the means of one half."""
-    moments = Moments.of(statistics)
-    covariance = moments.covariance(settings)
+    moments, prior = Moments.of(statistics), log_prior(statistics)
+    covariance = moments.covariance(shrinkage)
     patches = statistics.sample.patches.astype(np.float64)
     winners = []
     for half in (0, 1):
         means = class_means(statistics.mass[half] * UNIT, statistics.sums[half] * UNIT, moments.means)
-        winners.append(discriminant(means, covariance).scores(patches).argmax(axis=1))
+        winners.append(discriminant(means, covariance, prior).scores(patches).argmax(axis=1))
     return float((winners[0] == winners[1]).mean())
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The settings whose halves agree most, and how much the halves of each candidate agree."""
+    """The shrinkage whose halves agree most, and how much the halves of each candidate agree."""
 
-    settings: Settings
-    tried: list[tuple[Settings, float]]
+    shrinkage: float
+    tried: list[tuple[float, float]]
 
     def plain(self) -> dict[str, Any]:
         """As plain values, for the record."""
-        return {
-            **asdict(self.settings),
-            "halves_agree": [[*asdict(each).values(), found] for each, found in self.tried],
-        }
+        return {"shrinkage": self.shrinkage, "halves_agree": [list(each) for each in self.tried], "prior": PRIOR}
 
 
 def choose(statistics: Statistics) -> Choice:
     """The candidate whose two halves of the corpus agree most on the sample's patches."""
-    tried = [(each, round(agreement(statistics, each), 4)) for each in CANDIDATES]
+    tried = [(each, round(agreement(statistics, each), 4)) for each in SHRINKAGES]
     return Choice(max(tried, key=lambda each: each[1])[0], tried)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from proxyclip.models.adaptation.fit import Moments, choose, discriminant
+from proxyclip.models.adaptation.fit import Moments, choose, discriminant, log_prior
 from proxyclip.models.adaptation.rows import ENOUGH_IMAGES, Text, head_rows, text_rows
 from proxyclip.models.adaptation.statistics import UNIT, Statistics
 from proxyclip.vocabulary.heads import Head
@@ -61,7 +61,7 @@ def learn(
         try:
             choice = choose(first)
             moments = Moments.of(first if second is None else second)
-            found = discriminant(moments.means, moments.covariance(choice.settings))
+            found = discriminant(moments.means, moments.covariance(choice.shrinkage), log_prior(first))
             trust = min(images / ENOUGH_IMAGES, 1.0)
             adapted = enough
             rows = head_rows(found, text, adapted, first.sample.patches.astype(np.float64), trust)
