@@ -57,12 +57,14 @@ class Presence:
 
 @dataclass(frozen=True)
 class Heads:
-    """Heads that a corpus teaches, on labelled photographs: own and others, few images, few and absent classes."""
+    """Heads that a corpus teaches: own and other images, few images, few and absent classes."""
 
-    labelled: str
-    """Output of `proxyclip label --keep-features` on these photographs."""
-    labels: Path
+    labelled: str | None = None
+    """Output of `proxyclip label --keep-features` on labelled photographs. Without it: drawn scenes."""
+    labels: Path | None = None
     """Folder of index PNGs under the images' names."""
+    scenes: int = 64
+    """Drawn scenes, if there are no photographs."""
     weights: Path | None = None
     """Safetensors file whose `head.weight` has a row for each of ImageNet's 1000 names: text for absent classes."""
     seeds: int = 5
@@ -73,7 +75,10 @@ class Heads:
     def run(self) -> None:
         from quality import heads
 
-        corpus = heads.Corpus.open(self.labelled, self.labels)
+        if self.labelled is not None and self.labels is not None:
+            corpus = heads.Corpus.open(self.labelled, self.labels)
+        else:
+            corpus = heads.Corpus.of_scenes(self.scenes)
         _print(heads.own(corpus))
         if self.weights is not None:
             print()

@@ -1,4 +1,4 @@
-"""Heads, measured on labelled photographs: own corpus, other photographs, few images, few classes, absent classes."""
+"""Heads, measured: own corpus, other images, few images, few classes, absent classes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from safetensors.numpy import load_file
 from proxyclip.config import DecodeConfig
 from proxyclip.dataset.reading.labels import Labels
 from proxyclip.dataset.run_record import read_vocabulary
+from proxyclip.demo import VOCABULARY_FILE
+from proxyclip.demo.scenes import HELD_OUT_SEEDS, draw_scene
 from proxyclip.evaluation.confusion import ConfusionMatrix
 from proxyclip.models.adaptation.image_sums import ImageSums
 from proxyclip.models.adaptation.learn import learn
 from proxyclip.models.adaptation.sample import PER_CORPUS
 from proxyclip.models.adaptation.statistics import Statistics
 from proxyclip.models.decoding.decoder import Decoder
-from proxyclip.models.features import StoredFeatures
+from proxyclip.models.features import Features
+from proxyclip.models.segmenter import Segmenter
 from proxyclip.pipeline.features import open_features
 from proxyclip.storage.store import Storage
 from proxyclip.vocabulary.heads import Head
@@ -36,10 +39,10 @@ IGNORE = 255
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """An image of an output, its stored features and its labels (H, W)."""
+    """An image, its features and its labels (H, W)."""
 
     uri: str
-    features: StoredFeatures
+    features: Features
     label: npt.NDArray[np.uint8]
 
 
@@ -63,6 +66,15 @@ class Corpus:
         ]
         scale = Labels.open(output).record.recipe["segmenter"]["decode"]["logit_scale"]
         return cls(read_vocabulary(Storage(output)), scale, photographs)
+
+    @classmethod
+    def of_scenes(cls, count: int) -> Corpus:
+        """Drawn scenes that the demo's networks never saw, with exact labels."""
+        segmenter = Segmenter.from_preset("demo")
+        scenes = [(f"{seed}.jpg", draw_scene(seed)) for seed in HELD_OUT_SEEDS[:count]]
+        photographs = [Photograph(uri, segmenter.encode(scene.image), scene.mask) for uri, scene in scenes]
+        vocabulary = segmenter.with_embeddings(Vocabulary.from_file(VOCABULARY_FILE))
+        return cls(vocabulary, segmenter.config.decode.logit_scale, photographs)
 
     def with_classes(self, names: Sequence[tuple[str, ...]], embeddings: npt.NDArray[np.float32]) -> Corpus:
         """The same photographs with further classes in the vocabulary."""
