@@ -90,7 +90,7 @@ def taught(images: list[Drawn], words: Vocabulary) -> Lesson:
     """What `proxyclip adapt` learns from images, in two rounds."""
     first = sums(images, words)
     lesson = learn(first, words, SCALE, ENCODER, {})
-    if not lesson.head.adapted.any():
+    if not lesson.again:
         return lesson
     return learn(first, words, SCALE, ENCODER, {}, sums(images, words, lesson.head))
 

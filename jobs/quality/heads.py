@@ -100,8 +100,9 @@ class Corpus:
     def heads(self, images: Sequence[int], rounds: int = 2) -> list[Head]:
         """The head after each round."""
         first = self._total(images, None)
-        found = [learn(first, self.vocabulary, self.scale, {}, {}).head]
-        if rounds == 2:
+        lesson = learn(first, self.vocabulary, self.scale, {}, {})
+        found = [lesson.head]
+        if rounds == 2 and lesson.again:
             second = self._total(images, found[0])
             found.append(learn(first, self.vocabulary, self.scale, {}, {}, second).head)
         return found
@@ -171,7 +172,8 @@ def own(corpus: Corpus) -> list[Row]:
                 "learned from": names[id(learned)],
                 "used on": names[id(used)],
                 "text": _figure(corpus.score(used, None)),
-                **{f"round {n}": _figure(corpus.score(used, head)) for n, head in enumerate(heads, 1)},
+                "round 1": _figure(corpus.score(used, heads[0])),
+                "round 2": _figure(corpus.score(used, heads[1])) if len(heads) > 1 else "not needed",
                 "settings": _settings(heads[-1]),
             }
         )
@@ -261,4 +263,4 @@ def _settings(head: Head) -> str:
     about = head.provenance
     if "shrinkage" not in about:
         return "text"
-    return f"shrinkage {about['shrinkage']:g}, trust {about['trust']:g}"
+    return f"shrinkage {about['shrinkage']:g}, trust {about['trust']:g}, like the text {about['like_the_text']:.2f}"

@@ -91,8 +91,10 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     if head is not None:
         vocabulary = vocabulary_of(head, options.head, vocabulary)
     config, weights, packages = _networks(options, vocabulary)
-    if head is not None and isinstance(config, SegmenterConfig):
-        refuse_encoder(head, options.head, encoder_of(config, weights))
+    if isinstance(config, SegmenterConfig):
+        if head is not None:
+            refuse_encoder(head, options.head, encoder_of(config, weights))
+        _check_embeddings(options, vocabulary, config)
     output = Storage(options.output)
     manifest = features_manifest(output) if options.add_features else Manifest(output)
     recorded = read_run(manifest.storage)
@@ -120,9 +122,7 @@ def _networks(options: LabelOptions, vocabulary: Vocabulary | None) -> tuple[Run
         return teacher, teacher_hashes(teacher.model), packages
     config = segmenter_config(options, vocabulary)
     _check_proxy(config)
-    weights = weight_hashes(config.model)
-    _check_embeddings(options, vocabulary, config)
-    return config, weights, {}
+    return config, weight_hashes(config.model), {}
 
 
 def _vocabulary(options: LabelOptions) -> Vocabulary | None:

@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from gaussians import DIM, ENCODER, NAMES, SCALE, accuracy, draw, labels, sums, taught, vocabulary
+from gaussians import DIM, ENCODER, MEANS, NAMES, SCALE, accuracy, draw, labels, sums, taught, vocabulary
 
 from proxyclip.config import DecodeConfig
 from proxyclip.models.adaptation.fit import SHRINKAGES, agreement, choose
@@ -171,3 +171,15 @@ def test_a_head_labels_with_few_active_classes_as_its_scores_say(corpus, words, 
         assert len(left_out) >= len(NAMES) - 3
         by_class[left_out] = -torch.inf
         assert (winner == by_class.argmax(0)).all()
+
+
+def test_a_head_that_labels_as_the_text_does_needs_no_second_round(words):
+    """Of classes that the text tells apart already."""
+    sure = dataclasses.replace(words, embeddings=MEANS.repeat(2, axis=0).astype(np.float32))
+    images = draw(60)
+    assert accuracy(images, sure) > 0.98
+    found = taught(images, sure)
+    assert found.head.provenance["rounds"] == 1
+    assert found.head.provenance["like_the_text"] > 0.95
+    assert found.head.adapted.all()
+    assert accuracy(images, sure, found.head) > 0.98

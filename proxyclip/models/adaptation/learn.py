@@ -18,13 +18,17 @@ from proxyclip.vocabulary.names import Vocabulary
 ENOUGH_EVIDENCE = 0.05
 ENOUGH_IN_PLACE = 0.02
 
+# A head that labels so much as the text does has little to correct; what a second round changes is chance.
+LIKE_THE_TEXT = 0.95
+
 
 @dataclass(frozen=True)
 class Lesson:
-    """A head, and what there is to say about it."""
+    """A head, and what there is to say about it. again: whether a second round is worth while."""
 
     head: Head
     remarks: tuple[str, ...]
+    again: bool
 
 
 def learn(
@@ -38,7 +42,7 @@ def learn(
     """Learn a head.
 
     first: statistics by the text embeddings; the evidence and the choice of settings are theirs. second: statistics by
-    a head that was learned from `first`; None: learn that one. scale: factor on the cosines.
+    a head that was learned from `first`, if its `again` said so; None: learn that one. scale: factor on the cosines.
     Raises ValueError if there is no image.
     """
     assert vocabulary.embeddings is not None
@@ -64,8 +68,10 @@ def learn(
             found = discriminant(moments.means, moments.covariance(choice.shrinkage), log_prior(first))
             trust = min(images / ENOUGH_IMAGES, 1.0)
             adapted = enough
-            rows = head_rows(found, text, adapted, first.sample.patches.astype(np.float64), trust)
-            about |= {**choice.plain(), "trust": trust}
+            patches = first.sample.patches.astype(np.float64)
+            rows = head_rows(found, text, adapted, patches, trust)
+            same = text.scores(patches).argmax(axis=1) == rows.scores(patches).argmax(axis=1)
+            about |= {**choice.plain(), "trust": trust, "like_the_text": round(float(same.mean()), 4)}
             if trust < 1:
                 remarks.append(
                     f"{images} images are few: the head is {trust:.0%} what they teach and {1 - trust:.0%} the text "
@@ -88,4 +94,5 @@ def learn(
         encoder=encoder,
         provenance={**provenance, **about, "remarks": remarks},
     )
-    return Lesson(head, tuple(remarks))
+    again = second is None and bool(adapted.any()) and about["like_the_text"] < LIKE_THE_TEXT
+    return Lesson(head, tuple(remarks), again)

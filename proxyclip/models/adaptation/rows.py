@@ -24,8 +24,7 @@ class Text:
 
     def scores(self, patches: Floats) -> Floats:
         """The largest logit of each class: (N, E) to (N, K)."""
-        firsts = np.flatnonzero(np.diff(self.query_class, prepend=-1))
-        return np.maximum.reduceat(patches @ self.rows.T, firsts, axis=1)
+        return _largest(patches @ self.rows.T, self.query_class)
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,15 @@ class Rows:
     weights: Floats
     bias: Floats
     row_class: npt.NDArray[np.int64]
+
+    def scores(self, patches: Floats) -> Floats:
+        """The largest score of each class: (N, E) to (N, K)."""
+        return _largest(patches @ self.weights.T + self.bias, self.row_class)
+
+
+def _largest(scores: Floats, of_class: npt.NDArray[np.int64]) -> Floats:
+    """Of scores (N, R), the largest of each class: (N, K). of_class: (R,), ascending."""
+    return np.maximum.reduceat(scores, np.flatnonzero(np.diff(of_class, prepend=-1)), axis=1)
 
 
 def text_rows(text: Text) -> Rows:

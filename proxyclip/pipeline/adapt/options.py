@@ -24,7 +24,8 @@ class AdaptOptions:
     """File to write the head to, or s3://BUCKET/KEY. Sums of every shard are kept in a folder beside it."""
 
     rounds: int = 2
-    """1 learns from what the text embeddings say. 2 learns again from what the first head says."""
+    """1 learns from what the text embeddings say. 2 learns again from what the first head says, unless it says nearly
+    the same."""
     concurrency: Annotated[int | None, unset("the cluster's cores", "INT")] = None
     """Number of processes, with one CPU thread each."""
     address: Annotated[

@@ -60,7 +60,7 @@ def execute(run: Adaptation) -> AdaptSummary:
         return summary
     lesson = learn(first, run.vocabulary, run.scale, run.features.encoder, _provenance(run))
     work, fingerprint = Storage(run.work), lesson.head.fingerprint
-    if run.options.rounds == 2 and lesson.head.adapted.any():
+    if run.options.rounds == 2 and lesson.again:
         name = f"round1-{fingerprint}.safetensors"
         work.write(name, lesson.head.data)
         second = _summed(run, f"round2-{fingerprint}", f"{run.work}/{name}", summary)
