@@ -10,6 +10,9 @@ import tyro
 
 from proxyclip.config import CODEC_NAMES, Dtype
 
+# The quality that labels twice (`pipeline.best`). The others are in `recipes.quality`.
+BEST = "best"
+
 
 def unset(default: str, metavar: str) -> Any:
     """How --help shows an option whose default is decided later."""
@@ -94,7 +97,8 @@ class LabelOptions:
     """Folder or prefix with the regions of every image, a path or URI: NAME.png (pixels of equal values are one region)
     or NAME.json (masks in COCO's run lengths) for NAME.jpg. All pixels of a region get one class."""
     quality: str = "exact"
-    """exact keeps the settings as they are; balanced and fast use fewer windows and a smaller proxy input."""
+    """exact keeps the settings as they are; balanced and fast use fewer windows and a smaller proxy input. best labels
+    twice: the first masks of all images teach a head, which labels again; the first pass stays in OUTPUT.first."""
     fast_decode: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Decode large JPEGs at a half, a quarter or an eighth of their size when that is still large enough. Saves CPU
     time; masks change slightly."""
@@ -152,6 +156,8 @@ class LabelOptions:
             raise ValueError("--keep-features labels images and --add-features does not; give one of them.")
         if self.regions and self.add_features:
             raise ValueError("--add-features makes no masks, so leave out --regions.")
+        if self.quality == BEST and (self.head is not None or self.add_features):
+            raise ValueError("--quality best learns a head and makes masks; leave out --head and --add-features.")
         if self.codec not in CODEC_NAMES:
             raise ValueError(f"--codec is {self.codec!r}; it must be one of {', '.join(CODEC_NAMES)}.")
         check_thresholds(self.thresholds, self.ignore_below)

@@ -17,7 +17,7 @@ from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.run_record import begin_run, write_embeddings, write_head
 from proxyclip.dataset.segments import Compaction
 from proxyclip.pipeline.opening import Run, open_run
-from proxyclip.pipeline.options import LabelOptions, allowed_failures
+from proxyclip.pipeline.options import BEST, LabelOptions, allowed_failures
 from proxyclip.pipeline.progress import RunProgress
 from proxyclip.pipeline.stages.write import Receipt
 from proxyclip.storage.retry import count_retries
@@ -78,7 +78,12 @@ class Runner(Protocol):
 def label(options: LabelOptions) -> Summary:
     """Label a corpus, or continue a run that stopped. Raises what `open_run` raises if the run cannot start."""
     with count_retries() as retries:
-        summary = execute(open_run(options))
+        if options.quality == BEST:
+            from proxyclip.pipeline.best.run import label_best  # it runs this module's steps
+
+            summary = label_best(options)
+        else:
+            summary = execute(open_run(options))
     return replace(summary, retries=summary.retries + retries.count)
 
 

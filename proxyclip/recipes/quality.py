@@ -1,4 +1,4 @@
-"""Quality: three steps from the paper's settings (exact) to much cheaper ones (fast)."""
+"""Quality: three steps from the paper's settings (exact) to much cheaper ones (fast). best is in `pipeline.best`."""
 
 from __future__ import annotations
 

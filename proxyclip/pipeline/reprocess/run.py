@@ -13,10 +13,10 @@ from proxyclip.dataset.features.record import FeatureRecord, features_manifest, 
 from proxyclip.dataset.plan import PlanPart
 from proxyclip.dataset.run_record import RunRecord, require_run
 from proxyclip.pipeline import run as labelling
+from proxyclip.pipeline.one_cluster import OneCluster
 from proxyclip.pipeline.opening import open_run, output_uri
 from proxyclip.pipeline.relabel import run as relabelling
 from proxyclip.pipeline.relabel.opening import Relabelling, Target, open_target
-from proxyclip.pipeline.reprocess.one_cluster import OneCluster
 from proxyclip.pipeline.reprocess.options import ReprocessOptions
 from proxyclip.pipeline.reprocess.report import Reprocessed
 from proxyclip.pipeline.reprocess.versions import Current, note_names, point, read_current, tidy, version_of

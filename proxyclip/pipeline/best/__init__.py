@@ -1,0 +1,1 @@
+"""How does one command make the best masks?"""
