@@ -25,9 +25,16 @@ class Borders:
     """Scenes in a batch."""
     all: bool = False
     """All settings that were tried, not only the best of each kind."""
+    picture: Path | None = None
+    """Only draw borders.jpg in this folder: a scene of each kind, its labels, and the masks without and with the
+    guided filter."""
 
     def run(self) -> None:
-        from quality.borders import CANDIDATES, CONTROLS, REPORTED, report
+        from quality.borders import CANDIDATES, CONTROLS, REPORTED, report, sheet
+
+        if self.picture is not None:
+            print(sheet(self.picture))
+            return
 
         names = (*CONTROLS, *CANDIDATES) if self.all else REPORTED
         for rows in report(self.methods, self.batches, self.scenes, names):

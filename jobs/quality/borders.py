@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from performance.tables import Row
+from PIL import Image
 from skimage.measure import label
 
 from proxyclip.config import DecodeConfig
@@ -27,6 +29,7 @@ from proxyclip.models.pixels import normalise
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.windows import batch_windows, cut_windows
 from proxyclip.vocabulary.names import Vocabulary
+from proxyclip.vocabulary.palette import overlay
 from quality.hard_scenes import KINDS, Kind, hard_scene
 from quality.refiners import (
     box_blur,
@@ -250,3 +253,17 @@ def _batches(count: int, scenes: int) -> Iterator[range]:
     """Seeds of scenes that neither the networks nor the choice of settings saw: the first hundred were for choosing."""
     for number in range(count):
         yield HELD_OUT_SEEDS[100 + number * scenes : 100 + (number + 1) * scenes]
+
+
+def sheet(folder: Path, kinds: Sequence[Kind] = KINDS) -> Path:
+    """A picture, a row for each kind of scene: the scene, its labels, the masks, and the masks with the filter."""
+    rows: list[np.ndarray] = []
+    for kind in kinds:
+        case = make_case("proxyclip", kind, HELD_OUT_SEEDS[0], (240, 360))
+        masks = [case.truth, case.decoded(DecodeConfig()), case.decoded(DecodeConfig(guided_radius=2))]
+        drawn = [np.asarray(overlay(case.image, mask, case.vocabulary.colours)) for mask in masks]
+        rows.append(np.hstack([case.image, *drawn]))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "borders.jpg"
+    Image.fromarray(np.vstack(rows)).save(path, quality=85)
+    return path

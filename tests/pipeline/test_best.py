@@ -69,6 +69,15 @@ def test_an_output_of_another_quality_is_refused_before_work_starts(options):
     assert not Path(f"{options.output}.first").exists()
 
 
+@pytest.mark.usefixtures("one_cluster")
+def test_images_that_cannot_be_read_teach_nothing(best, corpus):
+    for path in corpus.rglob("*.jpg"):
+        path.write_bytes(b"no picture")
+    summary = label(best)
+    assert (summary.exit_code, summary.failed) == (1, 10)
+    assert "nothing to learn from" in str(summary.stopped)
+
+
 def test_what_does_not_go_with_it_is_refused(best, corpus):
     with pytest.raises(ValueError, match="leave out --head"):
         dataclasses.replace(best, embeddings=None, head="head.safetensors")

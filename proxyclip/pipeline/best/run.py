@@ -102,6 +102,8 @@ def label_best(options: LabelOptions) -> Summary:
         open_relabelling(second)  # so that another recipe is refused before the first pass
     with OneCluster(options.address, verbose=options.verbose) as run:
         first = labelling.execute(open_run(passes.first), run.labeller)
+        if first.labelled == 0 and first.stopped is None and first.finished:
+            first.stopped = "no image could be labelled, so there is nothing to learn from"
         if first.exit_code == 1:
             return first
         if recorded is None:
