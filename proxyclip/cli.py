@@ -38,7 +38,7 @@ def run_command(command: Callable[[], int]) -> int:
     """The exit code of a command; 2 and a one-line error if it cannot run."""
     try:
         return command()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

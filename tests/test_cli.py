@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from proxyclip.cli import run_command
+
 
 def run(*words):
     return subprocess.run([sys.executable, "-m", "proxyclip", *words], capture_output=True, text=True, timeout=600)
@@ -39,3 +41,11 @@ def test_what_cannot_run_is_said_in_one_line(words, message):
     assert found.returncode == 2
     assert found.stderr.startswith("error: ")
     assert message in found.stderr
+
+
+def test_a_missing_library_is_said_in_one_line(capsys):
+    def command():
+        raise ImportError("This format needs pycocotools: pip install 'proxyclip[coco]'")
+
+    assert run_command(command) == 2
+    assert capsys.readouterr().err == "error: This format needs pycocotools: pip install 'proxyclip[coco]'\n"
