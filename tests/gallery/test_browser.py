@@ -317,6 +317,9 @@ def test_it_is_readable_on_a_phone(made, browser, scheme):
     for name in ("images", "classes", "class/0", "compare", "evaluation", "failures"):
         go(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        tab = page.locator("#tabs [aria-current]").bounding_box()
+        assert tab["x"] >= 0
+        assert tab["x"] + tab["width"] <= 390
     ink, paper = (page.evaluate(f"getComputedStyle(document.body)['{name}']") for name in ("color", "backgroundColor"))
     light = [sum(map(int, re.findall(r"\d+", colour)[:3])) / 3 for colour in (ink, paper)]
     assert abs(light[0] - light[1]) > 180

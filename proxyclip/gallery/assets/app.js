@@ -25,8 +25,10 @@
     }
     legend.hidden = !page.legend || !Gallery.classes.length;
     for (const link of document.querySelectorAll("#tabs a")) {
-      if (link.dataset.page === (page.within || known)) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
+      if (link.dataset.page === (page.within || known)) {
+        link.setAttribute("aria-current", "page");
+        link.scrollIntoView({ block: "nearest", inline: "nearest" });
+      } else link.removeAttribute("aria-current");
     }
     try {
       update = (await page.show(content, argument)) || null;

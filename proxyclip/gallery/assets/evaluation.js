@@ -48,7 +48,7 @@ Gallery.pages.evaluation = (() => {
   function confusion({ confusion: rows, classes: all }) {
     if (!rows) return "";
     const shown = all.map((each, at) => at).filter((at) => rows[at].some((each) => each) || rows.some((row) => row[at]));
-    const columns = [...shown, all.length];
+    const columns = rows.some((row) => row[all.length]) ? [...shown, all.length] : shown;
     const name = (at) => (at === all.length ? "no class" : all[at].name);
     const body = shown.map((at) => {
       const sum = rows[at].reduce((one, other) => one + other, 0);
