@@ -20,6 +20,8 @@ from proxyclip.pipeline.opening import Run, open_run
 from proxyclip.pipeline.options import BEST, LabelOptions, allowed_failures
 from proxyclip.pipeline.progress import RunProgress
 from proxyclip.pipeline.stages.write import Receipt
+from proxyclip.recipes.names import look_up
+from proxyclip.recipes.quality import QUALITIES
 from proxyclip.storage.retry import count_retries
 
 logger = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class Runner(Protocol):
 
 def label(options: LabelOptions) -> Summary:
     """Label a corpus, or continue a run that stopped. Raises what `open_run` raises if the run cannot start."""
+    look_up(dict.fromkeys((*QUALITIES, BEST)), options.quality, "quality")
     with count_retries() as retries:
         if options.quality == BEST:
             from proxyclip.pipeline.best.run import label_best  # it runs this module's steps

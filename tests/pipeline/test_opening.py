@@ -93,7 +93,7 @@ MISTAKES = {
     "input": ({"input": "nowhere"}, "nowhere"),
     "weights": ({"clip": "local-dir:nowhere"}, "nowhere"),
     "method": ({"method": "maskclib"}, "maskclip"),
-    "quality": ({"quality": "best"}, "exact"),
+    "quality": ({"quality": "bset"}, "Did you mean 'best'? Qualities: exact, balanced, fast, best."),
     "benchmark": ({"benchmark": "voc2"}, "voc21"),
     "proxy that gains nothing": (
         {"preset": "proxyclip-b16-sam-b", "proxy_weights": "here", "quality": "fast"},
