@@ -32,7 +32,12 @@ def gallery(options: Annotated[GalleryOptions, arg(name="")]) -> int:
     from proxyclip.gallery.build import gallery as build
     from proxyclip.storage.store import public_uri
 
-    built = build(options)
+    margins = None
+    if options.margin:
+        from proxyclip.pipeline.relabel.margins import margins_of
+
+        margins = margins_of(options.output)
+    built = build(options, margins)
     of = "" if built.shown == built.num_images else f" of {built.num_images}"
     print(f"Gallery of {built.shown}{of} images: {public_uri(built.index)}")
     if built.gone:

@@ -32,7 +32,7 @@ from proxyclip.gallery.destination import (
     thumbnail_key,
 )
 from proxyclip.gallery.options import GalleryOptions
-from proxyclip.gallery.pictures import fitted, nearest, positions_png, small_confidence_png, thumbnail
+from proxyclip.gallery.pictures import Margins, fitted, nearest, positions_png, small_confidence_png, thumbnail
 from proxyclip.gallery.sampling import Survey, survey
 from proxyclip.gallery.scores import read_scores
 from proxyclip.images.listing import input_storage
@@ -56,8 +56,12 @@ class Built:
     compared: int
 
 
-def gallery(options: GalleryOptions) -> Built:
-    """Write a gallery. Raises ValueError or FileNotFoundError, before anything is written, if it cannot."""
+def gallery(options: GalleryOptions, margins: Margins | None = None) -> Built:
+    """Write a gallery. Raises ValueError or FileNotFoundError, before anything is written, if it cannot.
+
+    margins: gives the margins of images, if options.margin asks for them; `pipeline.relabel.margins` makes it.
+    """
+    assert options.margin == (margins is not None), "options.margin and margins go together"
     scores = None if options.evaluation is None else read_scores(options.evaluation)
     always = () if scores is None else [each["uri"] for each in scores["worst"]][: options.limit // 4]
     labels = _open(options.output)
@@ -72,7 +76,7 @@ def gallery(options: GalleryOptions) -> Built:
         raise ValueError(f"{options.output} has no masks yet; wait until the labelling job has committed a shard.")
     images = input_storage(labels.record.input)
     destination = open_destination(labels.storage, images, options.to)
-    pictures = _Pictures(outputs, images, destination, options.size)
+    pictures = _Pictures(outputs, images, destination, options.size, margins)
     rows = pictures.write()
     data = {
         "gallery": script("Gallery.load", _about(options, outputs, pictures), pictures.classes.columns(), rows),
@@ -148,7 +152,12 @@ class _Pictures:
     """The images of a gallery, written one after the other."""
 
     def __init__(
-        self, outputs: list[tuple[Labels, Survey]], images: Storage, destination: Storage, longest: int
+        self,
+        outputs: list[tuple[Labels, Survey]],
+        images: Storage,
+        destination: Storage,
+        longest: int,
+        margins: Margins | None,
     ) -> None:
         self.classes = Classes.of(outputs)
         self.written: set[str] = set()
@@ -157,6 +166,7 @@ class _Pictures:
         uris = {uri for uris in self._chosen.values() for uri in uris}
         self._other = Other(outputs[1][0], uris) if len(outputs) > 1 else None
         self._images, self._destination, self._longest = images, destination, longest
+        self._margins = margins
         self._transitions: Counter[tuple[int, int]] = Counter()
 
     def write(self) -> dict[str, list[Any]]:
@@ -186,7 +196,8 @@ class _Pictures:
         with ThreadPoolExecutor(size) as pool:
             for number, (image, other) in enumerate(self._chosen_images()):
                 self.written |= {mask_key(number), thumbnail_key(number)}
-                waiting.append(pool.submit(self._write, number, image, other))
+                margin = self._margins(image.uri) if self._margins else None  # one after the other, as they lie
+                waiting.append(pool.submit(self._write, number, image, other, margin))
                 if len(waiting) > 4 * size:
                     yield waiting.popleft().result()
             while waiting:
@@ -200,7 +211,11 @@ class _Pictures:
                     yield image, self._other.get(image.uri) if self._other else None
 
     def _write(
-        self, number: int, image: LabelledImage, other: LabelledImage | None
+        self,
+        number: int,
+        image: LabelledImage,
+        other: LabelledImage | None,
+        margin: npt.NDArray[np.uint8] | None,
     ) -> tuple[dict[str, Any], Counter[tuple[int, int]]]:
         hw = image.height, image.width
         small_hw = fitted(hw, self._longest)
@@ -216,9 +231,9 @@ class _Pictures:
             pngs += [self._png(after, small_hw), small_confidence_png(confidence_from_png(other.confidence))]
             pairs = transitions(before, after)
             changed = sum(count for pair, count in pairs.items() if pair[0] != pair[1]) / before.size
-        self._destination.write(
-            mask_key(number), script("Gallery.loadMasks", number, [base64.b64encode(png).decode() for png in pngs])
-        )
+        known = [] if margin is None else [_base64(small_confidence_png(margin))]
+        masks = script("Gallery.loadMasks", number, [_base64(png) for png in pngs], *known)
+        self._destination.write(mask_key(number), masks)
         area = image.height * image.width
         differing = [(*pair, round(count / area, 5)) for pair, count in pairs.most_common() if pair[0] != pair[1]]
         row = {
@@ -243,3 +258,7 @@ class _Pictures:
 
     def _png(self, numbers: npt.NDArray[np.uint16], hw: tuple[int, int]) -> bytes:
         return positions_png(nearest(numbers, hw), self.classes.wide)
+
+
+def _base64(png: bytes) -> str:
+    return base64.b64encode(png).decode()

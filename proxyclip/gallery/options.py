@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class GalleryOptions:
     """Longest side of a thumbnail, in pixels."""
     title: str | None = None
     """Title of the gallery. Default: the last part of OUT."""
+    margin: Annotated[bool, FlagCreatePairsOff] = False
+    """Also show the margin between the best two classes under the pointer. It is decoded from the features of the
+    images shown, so OUT (or what it was relabelled from) must have been labelled with --keep-features."""
 
     def __post_init__(self) -> None:
         if self.limit < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from proxyclip.storage.store import Storage
 
 JPEG_QUALITY = 75
 CONFIDENCE_SIDE = 160
+
+# What gives the margin of an image by its uri, as uint8 like a stored confidence map; None where it is not known.
+Margins = Callable[[str], npt.NDArray[np.uint8] | None]
 
 
 def fitted(hw: tuple[int, int], longest: int) -> tuple[int, int]:

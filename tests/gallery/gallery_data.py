@@ -132,6 +132,7 @@ def read_gallery(place: str) -> tuple[dict, dict, dict]:
 
 
 def read_numbers(place: str, number: int) -> list[np.ndarray]:
-    """The PNGs of an image, as arrays: mask, confidence, and those of the second output."""
-    _, pngs = arguments(Storage(place).read(f"masks/{number:05d}.js"))
+    """The PNGs of an image, as arrays: mask, confidence, those of the second output, and the margin."""
+    _, pngs, *margin = arguments(Storage(place).read(f"masks/{number:05d}.js"))
+    pngs += margin
     return [np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in pngs]

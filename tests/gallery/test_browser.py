@@ -46,8 +46,10 @@ def made(tmp_path_factory):
         "worst": [{"uri": ODD, "miou": 1.5, "accuracy": 2}],
     }
     Storage(corpus.root).write("evaluation.json", json.dumps(scores).encode())
-    options = GalleryOptions(output, compare=other, evaluation=f"{corpus.root}/evaluation.json", title=SCRIPT)
-    return corpus, gallery(options).index
+    scored = f"{corpus.root}/evaluation.json"
+    options = GalleryOptions(output, compare=other, evaluation=scored, title=SCRIPT, margin=True)
+    margins = {uri: corpus.confidences[f"labels/{uri}"] // 2 for uri in URIS if uri != ODD}
+    return corpus, gallery(options, margins.get).index
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +216,7 @@ def test_orders(page):
     until(page, "document.querySelectorAll('.card').length === 60")
 
 
-def test_the_pointer_reads_the_class_of_the_pixel_below_it(made, page):
+def test_the_pointer_reads_class_confidence_and_margin_of_the_pixel_below_it(made, page):
     corpus, _ = made
     uri = URIS[13]
     mask, confidence = corpus.masks[f"labels/{uri}"], corpus.confidences[f"labels/{uri}"]
@@ -230,13 +232,21 @@ def test_the_pointer_reads_the_class_of_the_pixel_below_it(made, page):
         name = "no class" if mask[row, column] == 255 else NAMES[mask[row, column]]
         assert found.get_attribute("data-class") == name
         assert found.locator(".name").text_content() == name
-        assert found.locator(".figure").text_content() == f"{100 * int(confidence[row // 4, column // 4]) / 255:.0f} %"
+        certain = int(confidence[row // 4, column // 4])
+        assert found.locator(".measure").all_text_contents() == [
+            f"confidence {100 * certain / 255:.0f} %",
+            f"margin {100 * (certain // 2) / 255:.0f} %",
+        ]
     page.keyboard.press("Shift+ArrowRight")
     assert page.locator(".readout").get_attribute("data-at") == "124,33"
     page.keyboard.press("ArrowRight")
     assert page.locator("#viewer .top .name").text_content() == URIS_SORTED[URIS_SORTED.index(uri) + 1]
     page.keyboard.press("Escape")
     assert not page.locator("#viewer").is_visible()
+    open_image(page, ODD)  # its margin is not known
+    page.keyboard.press("Shift+ArrowRight")
+    page.wait_for_selector(".measure")
+    assert page.locator(".measure").count() == 1
 
 
 def test_images_open_by_keys_alone(page):

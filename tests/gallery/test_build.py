@@ -44,6 +44,16 @@ def test_masks_and_figures_are_those_of_the_output(corpus):
     assert failures["rows"][0][:3] == ["bad.jpg", "decode", "decode_failed"]
 
 
+def test_margins_are_kept_where_they_are_known(corpus):
+    output, other = (corpus.label(name, URIS, NAMES) for name in ("labels", "other"))
+    known = {uri: 255 - corpus.confidences[f"labels/{uri}"] for uri in URIS[:4]}
+    gallery(GalleryOptions(output, compare=other, margin=True), known.get)
+    for number, uri in enumerate(URIS):
+        numbers = read_numbers(f"{output}/gallery", number)
+        assert len(numbers) == (5 if uri in known else 4)
+        assert uri not in known or (numbers[4] == known[uri]).all()
+
+
 def test_masks_of_large_images_are_sampled(corpus):
     output = corpus.label("labels", URIS[:1], NAMES)
     gallery(GalleryOptions(output, size=84))

@@ -8,17 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from labelling import data_files, draw, embedded, failures_of, labels, small_options
 from safetensors.numpy import save_file
 
 from proxyclip.dataset.commits import committed
 from proxyclip.dataset.features.record import begin_features, features_of
-from proxyclip.dataset.run_record import begin_run
+from proxyclip.dataset.masks import confidence_from_png
+from proxyclip.dataset.reading.labels import Labels
+from proxyclip.dataset.run_record import begin_run, read_vocabulary
 from proxyclip.dataset.upkeep.clean import clean
 from proxyclip.dataset.upkeep.status import status
 from proxyclip.dataset.upkeep.verify import verify
 from proxyclip.gallery.preview import PreviewOptions, preview
+from proxyclip.models.decoding.decode import dense_logits
+from proxyclip.models.decoding.reduce import reduce_confidence
+from proxyclip.pipeline.features import open_features
 from proxyclip.pipeline.opening import open_run
+from proxyclip.pipeline.relabel.margins import margins_of
 from proxyclip.pipeline.relabel.opening import open_relabelling
 from proxyclip.pipeline.relabel.options import RelabelOptions
 from proxyclip.pipeline.relabel.run import execute, relabel
@@ -115,6 +122,34 @@ def test_masks_are_those_of_labelling_afresh_and_an_interrupted_run_goes_on(kept
     before = {path: path.stat().st_mtime_ns for path in Path(relabelling.output).rglob("*")}
     execute(open_relabelling(relabelling), make_runner=pytest.fail)
     assert {path: path.stat().st_mtime_ns for path in Path(relabelling.output).rglob("*")} == before
+
+
+def test_margins_follow_from_kept_features_and_belong_to_the_stored_confidence(kept, relabelled):
+    """By the definition: softmax over all words, the largest of each class, the first class minus the second."""
+    features = open_features(kept.output)
+    for output in (kept.output, relabelled[0].output):
+        vocabulary, margin = read_vocabulary(Storage(output)), margins_of(output)
+        owner = torch.tensor(vocabulary.query_class)
+        for image in Labels.open(output).images():
+            cosines = dense_logits(features[image.uri], torch.tensor(vocabulary.embeddings))
+            share = torch.softmax(40 * cosines, dim=0)
+            of_class = torch.stack([share[owner == each].amax(dim=0) for each in range(vocabulary.num_classes)])
+            first, second = of_class.sort(dim=0, descending=True).values[:2]
+            confidence, expected = (reduce_confidence(each, 4).numpy().astype(int) for each in (first, first - second))
+            assert np.abs(confidence - confidence_from_png(image.confidence)).max() <= 1
+            assert np.abs(expected - margin(image.uri)).max() <= 1
+            assert expected.std() > 1
+        assert margin("image 004.jpg") is None  # it could not be read, so it has no features
+
+
+def test_margins_that_do_not_follow_from_features_are_refused(kept, tmp_path):
+    run = open_run(dataclasses.replace(kept, output=str(tmp_path / "refined"), pamr_steps=2))
+    begin_run(run.manifest.storage, run.record("float32"), run.vocabulary.to_json())
+    with pytest.raises(FileNotFoundError, match="--add-features"):
+        margins_of(run.options.output)
+    begin_features(run.manifest.storage, run.features("float32"))
+    with pytest.raises(ValueError, match="leave out --margin"):
+        margins_of(run.options.output)
 
 
 def test_several_vocabularies_and_a_corpus_that_changes(labelled, relabelling, tmp_path):

@@ -7,8 +7,8 @@ const Masks = (() => {
   const loading = new Map(); // asked for, and not there yet
   const waiting = new Map();
 
-  // Called by masks/NNNNN.js: PNGs of mask and confidence, and those of the second output.
-  Gallery.loadMasks = (number, pngs) => waiting.get(number)(pngs);
+  // Called by masks/NNNNN.js: PNGs of mask and confidence, and those of the second output; and of the first one's margin.
+  Gallery.loadMasks = (number, pngs, margin) => waiting.get(number)([pngs, margin]);
 
   async function pixels(base64) {
     const image = new Image();
@@ -22,23 +22,23 @@ const Masks = (() => {
     return context.getImageData(0, 0, canvas.width, canvas.height);
   }
 
-  async function decode(mask, confidence) {
-    const [numbers, certain] = await Promise.all([pixels(mask), pixels(confidence)]);
+  async function decode(mask, confidence, margin) {
+    const [numbers, certain, lead] = await Promise.all([pixels(mask), pixels(confidence), margin ? pixels(margin) : null]);
     const { width, height } = numbers;
     const classes = new Uint16Array(width * height);
     for (let at = 0; at < classes.length; at++) {
       classes[at] = Gallery.about.wide ? 256 * numbers.data[4 * at] + numbers.data[4 * at + 1] : numbers.data[4 * at];
     }
-    return { width, height, classes, confidence: certain };
+    return { width, height, classes, confidence: certain, margin: lead };
   }
 
   async function load(number) {
     const given = new Promise((resolve) => waiting.set(number, resolve));
     await Gallery.script(`masks/${String(number).padStart(5, "0")}.js`, false);
-    const pngs = await given;
+    const [pngs, margin] = await given;
     waiting.delete(number);
     const outputs = [];
-    for (let at = 0; at < pngs.length; at += 2) outputs.push(decode(pngs[at], pngs[at + 1]));
+    for (let at = 0; at < pngs.length; at += 2) outputs.push(decode(pngs[at], pngs[at + 1], at === 0 && margin));
     return Promise.all(outputs);
   }
 
@@ -97,9 +97,12 @@ const Masks = (() => {
   function at(mask, x, y) {
     const column = Math.min(mask.width - 1, Math.max(0, Math.floor(x * mask.width)));
     const row = Math.min(mask.height - 1, Math.max(0, Math.floor(y * mask.height)));
-    const { width, height, data } = mask.confidence;
-    const block = Math.floor(((row + 0.5) / mask.height) * height) * width + Math.floor(((column + 0.5) / mask.width) * width);
-    return { column, row, number: mask.classes[row * mask.width + column], confidence: data[4 * block] / 255 };
+    const read = ({ width, height, data }) => {
+      const block = Math.floor(((row + 0.5) / mask.height) * height) * width + Math.floor(((column + 0.5) / mask.width) * width);
+      return data[4 * block] / 255;
+    };
+    const number = mask.classes[row * mask.width + column];
+    return { column, row, number, confidence: read(mask.confidence), margin: mask.margin && read(mask.margin) };
   }
 
   return { get, paint, at };

@@ -173,7 +173,7 @@ const Viewer = (() => {
     const cross = stage.querySelector(".cross");
     cross.hidden = true;
     if (!place || !masks.length) {
-      readout.replaceChildren(el("span", { class: "faint" }, "Point at the image to read class and confidence"));
+      readout.replaceChildren(el("span", { class: "faint" }, "Point at the image to read its class and confidence"));
       delete readout.dataset.class;
       return;
     }
@@ -189,11 +189,19 @@ const Viewer = (() => {
           found.length > 1 ? el("span", { class: "faint" }, Gallery.about.outputs[which].name) : null,
           swatch(known.colour),
           el("strong", { class: "name" }, known.name),
-          el("span", { class: "figure" }, percent(each.confidence, 0)),
+          el(
+            "span",
+            { class: "measures" },
+            measure("confidence", each.confidence, "Probability of this class"),
+            each.margin === null ? null : measure("margin", each.margin, "Confidence minus the probability of the second class"),
+          ),
         );
       }),
     );
   }
+
+  const measure = (name, value, title) =>
+    el("span", { class: "measure faint", title }, `${name} `, el("span", { class: "figure" }, percent(value, 0)));
 
   // Move the point that is read, by pixels of the thumbnail.
   function move(right, down) {
