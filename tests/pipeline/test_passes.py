@@ -84,7 +84,7 @@ def test_a_destination_of_another_pass_is_refused_with_the_difference(places):
     run(Storage(places[0]), images(6))
     do(places)
     labels = Labels.open(places[0])
-    with pytest.raises(PassMismatch, match=r"settings: there \{\}, now \{'colour': 'red'\}"):
+    with pytest.raises(PassMismatch, match=r":\n  colour: there None, now 'red'\n"):
         Ledger(Storage(places[1])).begin(PassRecord.of("list", labels, {"colour": "red"}))
 
 

@@ -77,8 +77,7 @@ class Ledger:
         data = (json.dumps(asdict(record), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
         if self.destination.create(RECORD, data):
             return
-        found = json_object(self.destination.read(RECORD), RECORD)
-        wanted = json.loads(data)
+        found, wanted = (_flat(json_object(each, RECORD)) for each in (self.destination.read(RECORD), data))
         names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         if names:
             lines = "".join(f"\n  {name}: there {found.get(name)!r}, now {wanted.get(name)!r}" for name in names)
@@ -113,6 +112,12 @@ class Ledger:
                 yield from zip(
                     [each.shard for each in some], pool.map(lambda each: self.read(*each), some), strict=True
                 )
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record, with its settings among them."""
+    settings = record.get("settings")
+    return {**record, "settings": None, **settings} if isinstance(settings, dict) else record
 
 
 def _receipt_key(shard: int, state: str) -> str:
