@@ -16,6 +16,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "label": labelling.label,
     "relabel": labelling.relabel,
     "adapt": adapting.adapt,
+    "select": adapting.select,
     "reprocess": labelling.reprocess,
     "evaluate": judging.evaluate,
     "benchmark": judging.benchmark,

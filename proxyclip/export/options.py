@@ -30,6 +30,8 @@ class ExportOptions:
     exported ones keep their index. Without it, all."""
     min_confidence_image: float = 0.0
     """Leave out images whose mean confidence is below this."""
+    only: Annotated[str | None, arg(metavar="LIST")] = None
+    """Export these images only: the list of `proxyclip select`, or another file with a uri a line."""
     min_area: int = 0
     """coco and yolo: leave out connected regions of fewer pixels than this."""
     image_prefix: Annotated[str | None, arg(metavar="PREFIX")] = None

@@ -23,6 +23,7 @@ class Selection:
 
     colours: those of all its classes. confidence_stride: pixels along a side of a block of the confidence maps.
     thresholds: for each class; None keeps every pixel. classes: indices of the exported ones; None means all.
+    only: uris of the images that were asked for; None means all.
     """
 
     colours: tuple[tuple[int, int, int], ...]
@@ -30,6 +31,7 @@ class Selection:
     thresholds: Thresholds | None = None
     classes: tuple[int, ...] | None = None
     min_confidence_image: float = 0.0
+    only: frozenset[str] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -40,8 +42,12 @@ class Selection:
         """The value of pixels that have no class."""
         return ignore_label(self.num_classes)
 
+    def asked(self, uri: str) -> bool:
+        """Whether an image was asked for."""
+        return self.only is None or uri in self.only
+
     def has(self, row: LabelledImage) -> bool:
-        """Whether an image is exported."""
+        """Whether an image that was asked for is exported."""
         return row.mean_confidence >= self.min_confidence_image
 
     def changes(self, row: LabelledImage) -> bool:

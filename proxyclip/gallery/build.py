@@ -17,6 +17,7 @@ import numpy.typing as npt
 from proxyclip.dataset.layout import VOCABULARY
 from proxyclip.dataset.masks import confidence_from_png, mask_from_png
 from proxyclip.dataset.reading.labels import Labels
+from proxyclip.dataset.reading.lists import read_uris, refuse_strangers
 from proxyclip.dataset.rows import LabelledImage
 from proxyclip.dataset.run_record import require_run
 from proxyclip.gallery.classes import Classes
@@ -65,7 +66,10 @@ def gallery(options: GalleryOptions, margins: Margins | None = None) -> Built:
     scores = None if options.evaluation is None else read_scores(options.evaluation)
     always = () if scores is None else [each["uri"] for each in scores["worst"]][: options.limit // 4]
     labels = _open(options.output)
-    outputs = [(labels, survey(labels, options.limit, options.seed, always))]
+    only = None if options.only is None else read_uris(options.only)
+    if only is not None:
+        refuse_strangers(labels, only, str(options.only))
+    outputs = [(labels, survey(labels, options.limit, options.seed, always, only))]
     if options.compare is not None:
         other = _open(options.compare)
         if other.storage.uri == labels.storage.uri:

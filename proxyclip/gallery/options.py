@@ -31,6 +31,8 @@ class GalleryOptions:
     limit: int = 1000
     """How many images to show. Of a larger output, half are drawn so that rare classes are seen, and the others by
     chance."""
+    only: Annotated[str | None, arg(metavar="LIST")] = None
+    """Show these images only: the list of `proxyclip select`, or another file with a uri a line."""
     seed: int = 0
     """Seed of the draw and of the random order."""
     compare: str | None = None

@@ -51,21 +51,24 @@ class Survey:
     chosen: Mapping[int, Collection[str]]
 
 
-def survey(labels: Labels, limit: int, seed: int, always: Collection[str] = ()) -> Survey:
+def survey(
+    labels: Labels, limit: int, seed: int, always: Collection[str] = (), only: Collection[str] | None = None
+) -> Survey:
     """Read the index of an output and choose at most `limit` images.
 
     Every image gets a random number from the seed and its uri. Images of `always` come first. Then, until half of the
     limit is reached, one more image of each class in turn, rarest class first, and at most 20 of a class. The others
-    are those with the smallest numbers of all. The choice depends on nothing else.
+    are those with the smallest numbers of all. The choice depends on nothing else. only: choose among these images.
     """
     counts = _Counts(labels.vocabulary.num_classes)
     draw = _Draw(limit, seed, labels.vocabulary.num_classes, always)
+    asked = None if only is None else pa.array(sorted(only), pa.string())
     for table in labels.index(COLUMNS):
-        lengths = pc.list_value_length(table["classes"]).to_numpy()
-        rows = np.repeat(np.arange(table.num_rows), lengths)
-        classes = pc.list_flatten(table["classes"]).to_numpy()
-        counts.add(table, classes)
-        draw.add(table, rows, classes)
+        counts.add(table, pc.list_flatten(table["classes"]).to_numpy())
+        some = table if asked is None else table.filter(pc.is_in(table["uri"], value_set=asked))
+        lengths = pc.list_value_length(some["classes"]).to_numpy()
+        rows = np.repeat(np.arange(some.num_rows), lengths)
+        draw.add(some, rows, pc.list_flatten(some["classes"]).to_numpy())
     return counts.survey(draw.chosen(counts.images))
 
 

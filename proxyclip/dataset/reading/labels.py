@@ -97,10 +97,18 @@ class Labels:
         names = list(columns)
 
         def read(commit: Commit) -> pa.Table:
-            table = read_columns(self.storage, commit, "masks", list(dict.fromkeys(["uri", *names])))
+            table = self._columns(commit, names)
             return table.add_column(0, "shard", pa.repeat(pa.scalar(commit.shard, pa.int64()), table.num_rows))
 
         return (table.select(["shard", *names]) for table in self._each_commit(read))
+
+    def read_index(self, shard: int, columns: Iterable[str] = INDEX_COLUMNS) -> pa.Table:
+        """What is in the images of a committed shard, without masks: some of INDEX_COLUMNS."""
+        names = list(columns)
+        return self._live(shard, self._columns(read_commit(self.storage, shard), names)).select(names)
+
+    def _columns(self, commit: Commit, names: list[str]) -> pa.Table:
+        return read_columns(self.storage, commit, "masks", list(dict.fromkeys(["uri", *names])))
 
     def counts(self) -> Iterator[tuple[int, int]]:
         """Each shard and its number of labelled images. Reads the commits, and the uris of shards with dead rows."""

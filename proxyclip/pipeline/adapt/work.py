@@ -11,6 +11,7 @@ from proxyclip.dataset.commits import read_commit
 from proxyclip.dataset.features.record import features_of
 from proxyclip.dataset.features.shards import read_features
 from proxyclip.dataset.plan import Plan
+from proxyclip.dataset.rows import ImageFeatures
 from proxyclip.dataset.run_record import read_vocabulary
 from proxyclip.storage.store import Storage
 
@@ -50,17 +51,9 @@ class SumShard:
         from proxyclip.models.adaptation.statistics import Statistics
         from proxyclip.pipeline.features import features_from
 
-        source = Storage(self.source)
-        try:
-            commit = read_commit(features_of(source), shard)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"shard {shard} has no features yet; run its labelling command again with --add-features"
-            ) from error
-        rows, _ = read_features(source, commit)
         gone = self._dead.get(shard, ())
         total: Statistics | None = None
-        for row in rows:
+        for row in shard_features(Storage(self.source), shard):
             if row.uri not in gone:
                 found = self._sums.of(row.uri, features_from(row))
                 if total is None:
@@ -68,3 +61,15 @@ class SumShard:
                 else:
                     total.add(found)
         return b"" if total is None else total.to_bytes()
+
+
+def shard_features(source: Storage, shard: int) -> list[ImageFeatures]:
+    """The stored features of a shard, also of dead rows. Raises FileNotFoundError, with what to do, without any."""
+    try:
+        commit = read_commit(features_of(source), shard)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"shard {shard} has no features yet; run its labelling command again with --add-features"
+        ) from error
+    rows, _ = read_features(source, commit)
+    return rows

@@ -9,6 +9,7 @@ from typing import Any
 
 from proxyclip.dataset.plan import Plan
 from proxyclip.dataset.reading.labels import Labels
+from proxyclip.dataset.reading.lists import read_uris, refuse_strangers
 from proxyclip.dataset.reading.passes import RECORD, PassRecord, ShardState, shard_states
 from proxyclip.export.names import NamesInUse
 from proxyclip.export.options import ExportOptions
@@ -37,7 +38,7 @@ def open_export(options: ExportOptions) -> ExportRun:
     """Check all that a person can get wrong. Writes nothing. Raises ValueError, FileNotFoundError or ImportError."""
     labels = Labels.open(options.output)
     destination = Storage(options.destination)
-    _refuse_overlap(destination, labels)
+    refuse_overlap(destination, labels)
     vocabulary = labels.vocabulary
     selection = Selection(
         colours=tuple((int(red), int(green), int(blue)) for red, green, blue in vocabulary.colours),
@@ -45,6 +46,7 @@ def open_export(options: ExportOptions) -> ExportRun:
         thresholds=_thresholds(options, vocabulary),
         classes=chosen_classes(_class_names(options.classes), vocabulary),
         min_confidence_image=options.min_confidence_image,
+        only=_only(options, labels),
     )
     target = Target(
         vocabulary.name,
@@ -59,7 +61,7 @@ def open_export(options: ExportOptions) -> ExportRun:
     form = FORMATS[options.to](target)
     record = PassRecord.of(f"export {options.to}", labels, _settings(options, selection))
     if not destination.exists(RECORD):
-        _refuse_files(destination)
+        refuse_files(destination, "export")
     names, of_shard = _names(labels) if form.named_after_images else (NamesInUse(), {})
     states = [
         ShardState(shard, short_hash("\0".join((state, *of_shard[shard])).encode()) if shard in of_shard else state)
@@ -92,7 +94,20 @@ def _settings(options: ExportOptions, selection: Selection) -> dict[str, Any]:
         "min_confidence_image": options.min_confidence_image,
         "min_area": options.min_area,
         "image_prefix": options.image_prefix,
+        **({} if selection.only is None else {"only": _named(selection.only)}),
     }
+
+
+def _only(options: ExportOptions, labels: Labels) -> frozenset[str] | None:
+    if options.only is None:
+        return None
+    uris = read_uris(options.only)
+    refuse_strangers(labels, uris, options.only)
+    return uris
+
+
+def _named(uris: frozenset[str]) -> str:
+    return f"{len(uris)} images, {short_hash(chr(0).join(sorted(uris)).encode())}"
 
 
 def _thresholds(options: ExportOptions, vocabulary: Vocabulary) -> Thresholds | None:
@@ -116,7 +131,7 @@ def _class_names(given: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _refuse_overlap(destination: Storage, labels: Labels) -> None:
+def refuse_overlap(destination: Storage, labels: Labels) -> None:
     """Raise ValueError if files could be written among the labels, or among the images, which a later run labels."""
     there = _resolved(destination)
     images = input_storage(labels.record.input)
@@ -135,9 +150,10 @@ def _resolved(storage: Storage) -> str:
     return (str(storage.local.resolve()) if storage.local else storage.uri).rstrip("/") + "/"
 
 
-def _refuse_files(destination: Storage) -> None:
+def refuse_files(destination: Storage, kind: str) -> None:
+    """Raise ValueError if a destination holds files. kind: what it may hold."""
     if found := next((entry.key for entry in destination.list() if not entry.key.startswith(".")), None):
         raise ValueError(
-            f"The destination {public_uri(destination.uri)} holds files that are no export, such as {found}; choose "
+            f"The destination {public_uri(destination.uri)} holds files that are no {kind}, such as {found}; choose "
             "an empty folder."
         )

@@ -56,7 +56,7 @@ class ExportShard:
 
     def __call__(self, shard: int, before: Sequence[bytes]) -> bytes:
         form = FORMATS[self.to](self.target)
-        rows = self._labels.read(shard)
+        rows = self._asked(shard)
         chosen = [row for row in rows if self.selection.has(row)]
         images, failures = self._images_of(form, chosen)
         made = form.shard(shard, images)
@@ -69,6 +69,14 @@ class ExportShard:
                 if key and key not in kept:
                     self._to.delete(key)
         return receipt.to_json()
+
+    def _asked(self, shard: int) -> list[LabelledImage]:
+        asked = self.selection.asked
+        if self.selection.only is not None:
+            uris = self._labels.read_index(shard, ["uri"])["uri"].to_pylist()
+            if not any(map(asked, uris)):
+                return []
+        return [row for row in self._labels.read(shard) if asked(row.uri)]
 
     def _images_of(
         self, form: Format, rows: Sequence[LabelledImage]

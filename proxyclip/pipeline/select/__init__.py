@@ -1,0 +1,1 @@
+"""Which images should a person look at?"""
