@@ -13,7 +13,7 @@ from proxyclip.pipeline.select.options import SelectOptions
 
 
 def adapt(options: Annotated[AdaptOptions, arg(name="")]) -> int:
-    """Learn a head from a labelled corpus: better masks, without labels of people and without networks.
+    """Learn a head from a labelled corpus: better masks, without networks, and without labels of people or with some.
 
     Needs the features that `proxyclip label --keep-features` kept. Use the head with `proxyclip relabel --head` and
     `proxyclip label --head`. Run the same command again to continue one that stopped, or after the corpus has grown.
@@ -32,6 +32,10 @@ def adapt(options: Annotated[AdaptOptions, arg(name="")]) -> int:
     if summary.head is None:
         print("There is no head. What is done is kept; run the same command again to continue.", file=sys.stderr)
         return summary.exit_code
+    if summary.marked:
+        print(f"The labels of {summary.marked} images count as certain.")
+    if summary.waiting:
+        print(f"{summary.waiting} of the labelled images have no mask yet; the head does not know their labels.")
     adapted = int(summary.head.adapted.sum())
     print(f"Learned {adapted} of {len(summary.head.adapted)} classes from {summary.images} images.")
     for remark in summary.remarks:

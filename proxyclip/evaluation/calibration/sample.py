@@ -45,6 +45,11 @@ class Sample:
                 self._shards[shard].add(uri)
         self.waiting = len(planned) - sum(map(len, self._shards.values()))
 
+    @property
+    def shards(self) -> Mapping[int, set[str]]:
+        """The committed shards that hold the images, and their uris."""
+        return self._shards
+
     def evidence(self, coding: Coding) -> Evidence:
         """Count the images. Raises ValueError for a label of another size, or with values that are no class."""
 

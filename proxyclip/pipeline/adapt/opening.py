@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 
 from proxyclip.dataset.features.record import FeatureRecord, require_features
 from proxyclip.dataset.reading.labels import Labels
 from proxyclip.dataset.run_record import has_embeddings, read_vocabulary
+from proxyclip.evaluation.calibration.sample import Sample
+from proxyclip.evaluation.labels.coding import Coding
+from proxyclip.evaluation.labels.files import LabelFiles
+from proxyclip.evaluation.labels.matching import matching_of
 from proxyclip.pipeline.adapt.options import AdaptOptions
 from proxyclip.pipeline.opening import output_uri
 from proxyclip.storage.store import Storage, public_uri
@@ -14,11 +20,26 @@ from proxyclip.vocabulary.names import Vocabulary
 
 
 @dataclass(frozen=True)
+class Marks:
+    """Label files of people. uris: the images that they are of. waiting: images that are not labelled by the job yet.
+
+    state: 16 hex digits that change when a label, or what its values mean, changes.
+    """
+
+    files: LabelFiles
+    coding: Coding
+    uris: frozenset[str]
+    shards: frozenset[int]
+    waiting: int
+    state: str
+
+
+@dataclass(frozen=True)
 class Adaptation:
     """An adaptation that can start.
 
     options: with absolute source and output. labels: the output whose vocabulary and images count. vocabulary: with
-    text embeddings. source: where the features are. scale: factor on the cosines.
+    text embeddings. source: where the features are. scale: factor on the cosines. marks: None without label files.
     """
 
     options: AdaptOptions
@@ -27,6 +48,7 @@ class Adaptation:
     source: Storage
     features: FeatureRecord
     scale: float
+    marks: Marks | None = None
 
     @property
     def destination(self) -> Storage:
@@ -48,7 +70,7 @@ def open_adaptation(options: AdaptOptions) -> Adaptation:
     """Check everything that can be checked before work starts. Writes nothing.
 
     Raises ValueError, FileNotFoundError or another OSError: no labelled output, no features, no text embeddings,
-    features that another model made.
+    features that another model made, label files that fit no image.
     """
     labels = Labels.open(options.source)
     options = replace(options, source=labels.storage.uri, output=output_uri(options.output))
@@ -71,8 +93,31 @@ def open_adaptation(options: AdaptOptions) -> Adaptation:
             f"have width {features.dim}."
         )
     scale = labels.record.recipe["segmenter"]["decode"]["logit_scale"]
-    adaptation = Adaptation(options, labels, vocabulary, source, features, scale)
+    marks = None if options.labels is None else _marks(options, options.labels, labels)
+    adaptation = Adaptation(options, labels, vocabulary, source, features, scale, marks)
     if f"{options.output}/".startswith(f"{labels.storage.uri}/"):
         raise ValueError(f"--output {options.output} is inside {shown}; write the head elsewhere.")
     adaptation.destination.check_writable()
     return adaptation
+
+
+def _marks(options: AdaptOptions, uri: str, labels: Labels) -> Marks:
+    coding = matching_of(
+        labels.vocabulary,
+        map_file=options.map,
+        names=options.label_names,
+        ignore=options.ignore,
+        reduce_zero_label=options.reduce_zero_label,
+    ).coding
+    files = LabelFiles(Storage(uri).uri, options.label_suffix, options.image_suffix)
+    sample = Sample(labels, files)
+    if not sample.shards:
+        raise ValueError(
+            f"--labels {public_uri(files.uri)}: none of its {sample.waiting} images has a mask yet; wait until the "
+            "labelling job has committed their shards."
+        )
+    values = [sorted(coding.classes.items()), sorted(coding.ignored), sorted(coding.outside)]
+    parts = [files.digest(), files.suffix, files.image_suffix, values]
+    state = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    uris = frozenset().union(*sample.shards.values())
+    return Marks(files, coding, uris, frozenset(sample.shards), sample.waiting, state)
