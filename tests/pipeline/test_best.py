@@ -10,6 +10,7 @@ from labelling import data_files, draw, labels
 
 from proxyclip.dataset.run_record import RecipeMismatch, read_head
 from proxyclip.pipeline.adapt import run as adapting
+from proxyclip.pipeline.best.run import Passes
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.relabel import run as relabelling
 from proxyclip.pipeline.relabel.options import RelabelOptions
@@ -76,6 +77,17 @@ def test_images_that_cannot_be_read_teach_nothing(best, corpus):
     summary = label(best)
     assert (summary.exit_code, summary.failed) == (1, 10)
     assert "nothing to learn from" in str(summary.stopped)
+
+
+@pytest.mark.parametrize(
+    ("pamr_steps", "guided_radius", "expected"), [(None, 0, (0, 2)), (5, 0, (5, 0)), (0, 1, (0, 1))]
+)
+def test_borders_are_refined_in_one_way(best, pamr_steps, guided_radius, expected):
+    """The preset has PAMR of its own."""
+    own = dataclasses.replace(best, preset="naclip-b16", pamr_steps=pamr_steps, guided_radius=guided_radius)
+    passes = Passes.of(own)
+    assert (passes.second.pamr_steps, passes.second.guided_radius) == expected
+    assert passes.first.pamr_steps == 0
 
 
 def test_what_does_not_go_with_it_is_refused(best, corpus):

@@ -48,6 +48,7 @@ class Passes:
         if f"{output}/".startswith(f"{source}/"):
             raise ValueError(f"--output {options.output} is inside --input; --quality best needs one that is not.")
         first, head = f"{output}.first", f"{output}.head.safetensors"
+        pamr_steps = options.pamr_steps or 0  # a preset's own PAMR gives way to the guided filter
         vocabulary = options.vocabulary or options.benchmark
         assert vocabulary is not None
         return cls(
@@ -57,7 +58,7 @@ class Passes:
                 quality="exact",
                 keep_features=True,
                 guided_radius=0,
-                pamr_steps=None,
+                pamr_steps=0,
                 presence=0.0,
                 active=0,
                 regions=None,
@@ -76,8 +77,8 @@ class Passes:
                 area_threshold=options.area_threshold,
                 ignore_below=options.ignore_below,
                 thresholds=() if options.thresholds is None else (options.thresholds,),
-                pamr_steps=options.pamr_steps,
-                guided_radius=options.guided_radius or (0 if options.pamr_steps else GUIDED_RADIUS),
+                pamr_steps=pamr_steps,
+                guided_radius=options.guided_radius or (0 if pamr_steps else GUIDED_RADIUS),
                 presence=options.presence,
                 active=options.active,
                 regions=options.regions,
