@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -95,6 +96,31 @@ class Heads:
             _print(heads.drawn(corpus, range(self.seeds)))
 
 
+@dataclass(frozen=True)
+class Select:
+    """Corrected images: those of `proxyclip select` against some drawn by chance, scored on the others."""
+
+    labelled: str
+    """Output of `proxyclip label --keep-features` on labelled photographs."""
+    labels: Path
+    """Folder of index PNGs under the images' names."""
+    images: Literal["even", "odd", "all"] = "all"
+    """Which photographs: the rule was chosen on the even ones."""
+    count: int = 20
+    """Images that are corrected."""
+    seeds: int = 10
+    """Draws by chance."""
+
+    def run(self) -> None:
+        from quality import choosing, heads
+
+        corpus = heads.Corpus.open(self.labelled, self.labels)
+        every = range(len(corpus.photographs))
+        images = {"even": every[::2], "odd": every[1::2], "all": every}[self.images]
+        rows = choosing.compared(corpus, images, self.count, range(self.seeds))
+        _print(list(rows))
+
+
 def _print(rows: list[Row]) -> None:
     print(markdown(rows), flush=True)
 
@@ -103,7 +129,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    tyro.cli(Borders | Presence | Heads, description=__doc__).run()
+    tyro.cli(Borders | Presence | Heads | Select, description=__doc__).run()
 
 
 if __name__ == "__main__":

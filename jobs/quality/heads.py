@@ -99,15 +99,16 @@ class Corpus:
 
     def heads(self, images: Sequence[int], rounds: int = 2) -> list[Head]:
         """The head after each round."""
-        first = self._total(images, None)
+        first = self.total(images, None)
         lesson = learn(first, self.vocabulary, self.scale, {}, {})
         found = [lesson.head]
         if rounds == 2 and lesson.again:
-            second = self._total(images, found[0])
+            second = self.total(images, found[0])
             found.append(learn(first, self.vocabulary, self.scale, {}, {}, second).head)
         return found
 
-    def _total(self, images: Sequence[int], head: Head | None) -> Statistics:
+    def total(self, images: Sequence[int], head: Head | None) -> Statistics:
+        """The statistics of some photographs, by a head or by the text."""
         of, total = ImageSums(self.vocabulary, self.scale, head), None
         for index in images:
             photograph = self.photographs[index]

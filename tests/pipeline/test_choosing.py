@@ -1,4 +1,4 @@
-"""The choice among records: bounded, blind to order, and spread over classes and places."""
+"""The choice among records: bounded, blind to order, and every class in its turn."""
 
 from __future__ import annotations
 
@@ -8,87 +8,87 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from proxyclip.dataset.rows import parquet_bytes
 from proxyclip.pipeline.select.choosing import Candidates, choose
 from proxyclip.pipeline.select.records import RECORDS, from_bytes, to_bytes
 
 NAMES = ("sky", "tree", "horse")
 
 
-def record(number: int, uncertainty: float, classes: dict[int, float], place: list[float] | None = None) -> dict:
-    raw = b"" if place is None else np.array(place, "<f2").tobytes()
-    return {
-        "uri": f"{number:04d}.jpg",
-        "uncertainty": uncertainty,
-        "disagreement": None,
-        "classes": list(classes),
-        "shares": list(classes.values()),
-        "place": raw,
-    }
+def record(number: int, doubt: float, **shares: float) -> dict:
+    classes = [NAMES.index(name) for name in shares]
+    return {"uri": f"{number:04d}.jpg", "doubt": doubt, "classes": classes, "shares": list(shares.values())}
 
 
 def table(rows: list[dict]) -> pa.Table:
     return from_bytes(to_bytes(rows))
 
 
-def chosen(rows: list[dict], count: int, seed: int = 0) -> list[str]:
-    candidates = Candidates(len(NAMES), seed)
+def chosen(rows: list[dict], count: int) -> list[str]:
+    candidates = Candidates(len(NAMES), count)
     candidates.add(table(rows))
-    return [each.uri for each in choose(candidates, NAMES, count)]
+    return [each.uri for each in itertools.islice(choose(candidates, NAMES), count)]
 
 
-def test_of_images_alike_the_one_most_in_doubt_comes_first():
-    rows = [record(number, 0.1 * number, {0: 1.0}, [1, 0]) for number in range(1, 8)]
-    assert chosen(rows, 2) == ["0007.jpg", "0006.jpg"]
+def test_of_images_with_equal_doubt_the_one_that_shows_most_comes_first():
+    assert chosen([record(1, 0.5, sky=0.2), record(2, 0.5, sky=0.9), record(3, 0.5, sky=0.4)], 2) == [
+        "0002.jpg",
+        "0003.jpg",
+    ]
 
 
-def test_of_images_in_equal_doubt_the_one_that_lies_farthest_comes_next():
-    angles = (0, 0.1, 0.2, 1.5)
-    rows = [record(n, 0.5, {0: 1.0}, [np.cos(angle), np.sin(angle)]) for n, angle in enumerate(angles)]
-    found = chosen(rows, 2)
-    assert "0003.jpg" in found
+def test_of_images_that_show_as_much_the_surer_one_comes_first():
+    assert chosen([record(1, 0.5, sky=1.0), record(2, 0.1, sky=1.0), record(3, 0.9, sky=1.0)], 3) == [
+        "0002.jpg",
+        "0001.jpg",
+        "0003.jpg",
+    ]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_class_in_a_single_sure_image_is_seen(seed):
-    rows = [record(number, 0.9, {0: 0.5, 1: 0.5}) for number in range(30)] + [record(99, 0.01, {2: 0.3, 0: 0.7})]
-    assert chosen(rows, 1, seed) == ["0099.jpg"]
+def test_equal_ones_come_by_name():
+    assert chosen([record(number, 0.0, sky=1.0) for number in (5, 3, 4)], 3) == ["0003.jpg", "0004.jpg", "0005.jpg"]
 
 
-def test_the_candidates_are_bounded_and_do_not_depend_on_order_or_grouping():
+def test_classes_take_turns_the_rarest_first():
+    rows = [record(number, 0.5, sky=0.6, tree=0.4) for number in range(30)] + [record(99, 0.9, horse=0.1)]
+    candidates = Candidates(len(NAMES), 4)
+    candidates.add(table(rows))
+    found = list(choose(candidates, NAMES))[:4]
+    assert [each.class_name for each in found] == ["horse", "tree", "sky", "tree"]
+    assert [each.uri for each in found] == ["0099.jpg", "0000.jpg", "0001.jpg", "0002.jpg"]
+    assert found[0].share == pytest.approx(0.1)
+    assert found[0].doubt == pytest.approx(0.9)
+
+
+def test_no_image_comes_twice_and_all_that_show_something_come():
+    rows = [record(1, 0.5, sky=0.5, tree=0.5), record(2, 0.5, tree=1.0), record(3, 1.0)]
+    assert sorted(chosen(rows, 10)) == ["0001.jpg", "0002.jpg"]
+
+
+def test_memory_is_bounded_and_nothing_depends_on_order_or_grouping(monkeypatch):
+    monkeypatch.setattr("proxyclip.pipeline.select.choosing._BETWEEN_CUTS", 100)
     rng = np.random.default_rng(0)
-    rows = [record(n, float(rng.random()), {int(rng.integers(2)): 1.0}, rng.normal(size=4)) for n in range(600)]
-    rows[17]["classes"] = [2]  # the only one of its class, in little doubt
-    rows[17]["uncertainty"] = 0.0
-    kept = set()
+    rows = [
+        record(n, float(rng.random()), **dict(zip(NAMES[:2], rng.dirichlet((1, 1)), strict=True))) for n in range(600)
+    ]
+    rows[17] |= {"classes": [2], "shares": [0.01]}
+    found = set()
     for order, size in itertools.product((range(600), range(599, -1, -1), rng.permutation(600)), (1, 70, 600)):
-        candidates = Candidates(len(NAMES), 3, limit=40)
+        candidates = Candidates(len(NAMES), 20)
         for first in range(0, 600, size):
             candidates.add(table([rows[index] for index in list(order)[first : first + size]]))
-            assert sum(each.num_rows for each in candidates._tables) <= 2 * 40 + 600 * (size == 600) + size + 60
-        kept.add(tuple(candidates.table()["uri"].to_pylist()))
+            held = sum(each.num_rows for each in (candidates._cut, *candidates._new))
+            assert held <= 20 * len(NAMES) + 100
         assert candidates.num_images == 600
-    assert len(kept) == 1
-    (uris,) = kept
-    assert len(uris) <= 40 + 4 * len(NAMES)
-    assert "0017.jpg" in uris
-    assert max(rows, key=lambda row: row["uncertainty"])["uri"] in uris
-
-
-def test_the_seed_decides_what_is_drawn_of_a_large_corpus():
-    rows = [record(number, 0.5, {0: 1.0}) for number in range(400)]
-    kept = []
-    for seed in (0, 0, 1):
-        candidates = Candidates(len(NAMES), seed, limit=20)
-        candidates.add(table(rows))
-        kept.append(candidates.table()["uri"].to_pylist())
-    assert kept[0] == kept[1] != kept[2]
-
-
-def test_images_without_any_class_can_be_chosen():
-    assert chosen([record(0, 1.0, {}), record(1, 0.2, {0: 1.0})], 2) == ["0001.jpg", "0000.jpg"]
+        found.add(tuple(each.uri for each in itertools.islice(choose(candidates, NAMES), 20)))
+    assert len(found) == 1
+    assert next(iter(found)) == tuple(chosen(rows, 20))
+    assert next(iter(found))[0] == "0017.jpg"
 
 
 def test_damaged_records_are_refused():
     with pytest.raises(ValueError, match="damaged"):
         from_bytes(b"no parquet")
+    with pytest.raises(ValueError, match="other columns"):
+        from_bytes(parquet_bytes(pa.table({"uri": ["a"]})))
     assert table([]).schema.names == RECORDS.names

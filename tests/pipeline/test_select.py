@@ -19,17 +19,15 @@ from outputs import RECORD
 
 from proxyclip.commands.adapting import select as select_command
 from proxyclip.dataset.features.record import features_of
-from proxyclip.dataset.layout import commit_key
+from proxyclip.dataset.layout import EMBEDDINGS, commit_key
 from proxyclip.dataset.manifest import Manifest
+from proxyclip.dataset.reading.labels import Labels
 from proxyclip.dataset.reading.passes import PassMismatch
 from proxyclip.dataset.run_record import begin_run
 from proxyclip.images.listing import ImageRef
-from proxyclip.pipeline.adapt.options import AdaptOptions
-from proxyclip.pipeline.adapt.run import adapt
 from proxyclip.pipeline.select.options import SelectOptions
 from proxyclip.pipeline.select.run import LIST, select
 from proxyclip.storage.store import Storage
-from proxyclip.vocabulary.heads import HeadError
 
 
 @pytest.fixture(scope="module")
@@ -65,26 +63,13 @@ def test_the_list_names_images_of_every_class_and_says_why(options, capsys):
     rows = rows_of(options)
     assert len({row["uri"] for row in rows}) == 6
     assert rows[0]["uri"] == "0039.jpg"
-    assert rows[0]["reason"] == "shows lamp"
+    assert rows[0]["class"] == "lamp"
     chosen = {row["uri"] for row in rows}
     labels = [image.label for image in draw(39, (0, 1, 2, 3, 4)) if image.uri in chosen]
     seen = {NAMES[index] for index in np.unique(labels)}
     assert seen == set(NAMES) - {"lamp"}
-    assert all(float(row["score"]) > 0 and row["disagreement"] == "" for row in rows)
+    assert all(0 < float(row["share"]) <= 1 and 0 <= float(row["doubt"]) <= 1 for row in rows)
     assert "Chose 6 of 40 images" in capsys.readouterr().out
-
-
-def test_a_head_adds_where_it_disagrees_with_the_text(options, output, tmp_path):
-    head = str(tmp_path / "head.safetensors")
-    assert adapt(AdaptOptions(output, head)).exit_code == 0
-    select(options)
-    with pytest.raises(PassMismatch, match="Give another destination"):
-        select(dataclasses.replace(options, head=head))
-    other = dataclasses.replace(options, head=head, output=str(tmp_path / "by head"))
-    select(other)
-    found = [float(row["disagreement"]) for row in rows_of(other)]
-    assert max(found) > 0
-    assert max(found) <= 1
 
 
 def test_the_same_bytes_after_a_stop_and_for_any_number_of_workers(options, output, tmp_path, monkeypatch):
@@ -107,7 +92,7 @@ def test_the_same_bytes_after_a_stop_and_for_any_number_of_workers(options, outp
     assert files(stopped.output).items() >= {LIST: undisturbed}.items()
 
 
-def test_count_and_seed_need_no_second_look(options, monkeypatch):
+def test_another_count_needs_no_second_look(options, monkeypatch):
     select(options)
     six = [row["uri"] for row in rows_of(options)]
 
@@ -183,23 +168,22 @@ def test_what_cannot_start_says_why(options, output, plain, tmp_path, words):
     (tmp_path / "taken" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"no selection, such as notes\.txt"):
         select(dataclasses.replace(options, output=str(tmp_path / "taken")))
-    with pytest.raises(ValueError, match="--head needs features"):
-        select(SelectOptions(plain, options.output, head=str(tmp_path / "head")))
     assert not Path(options.output).exists()
 
 
-def test_heads_of_other_models_and_vocabularies_are_refused(options, output, tmp_path):
-    head = str(tmp_path / "head.safetensors")
-    adapt(AdaptOptions(output, head))
-    for name, changed in (("classes", vocabulary(NAMES[:4])),):
-        other = str(tmp_path / name)
-        write_output(Storage(other), draw(8, present=(0, 1, 2, 3)), changed)
-        with pytest.raises(HeadError, match="with other classes"):
-            select(SelectOptions(other, options.output, head=head))
-    record = features_of(Storage(output)).read("features.json")
-    features_of(Storage(output)).write("features.json", record.replace(b'"tiny"', b'"large"'))
-    with pytest.raises(HeadError, match="of another model"):
-        select(dataclasses.replace(options, head=head))
+def test_without_text_embeddings_the_doubt_comes_from_the_confidence(options, output):
+    select(options)
+    by_margin = {row["uri"]: row["doubt"] for row in rows_of(options)}
+    Storage(output).delete(EMBEDDINGS)
+    with pytest.raises(PassMismatch, match="features"):
+        select(options)
+    other = dataclasses.replace(options, output=f"{options.output} again")
+    select(other)
+    tables = list(Labels.open(output).index(("uri", "mean_confidence")))
+    stored = {row["uri"]: 1 - row["mean_confidence"] for each in tables for row in each.to_pylist()}
+    for row in rows_of(other):
+        assert float(row["doubt"]) == pytest.approx(stored[row["uri"]], abs=1e-4)
+        assert row["doubt"] != by_margin.get(row["uri"])
 
 
 @pytest.mark.parametrize(

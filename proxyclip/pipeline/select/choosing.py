@@ -2,115 +2,101 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from proxyclip.pipeline.select.records import Floats, places, shares, values
+from proxyclip.pipeline.select.records import RECORDS
 
-# Images that are compared with each other. Records of so many (twice, while more come) are all that memory holds: with
-# E = 512 about 2 KB each, 40 MB. Half of them are those most in doubt and half are drawn by chance; besides, for each
-# class, those that show most of it.
-CANDIDATES = 10_000
-_OF_CLASS = 4
+# Added to the doubt about an image, so that one without any does not win by a factor without limit.
+_LEAST_DOUBT = 1e-3
 
-# A class that has less of an image is not seen there.
-VISIBLE = 0.05
+# Shares are added as multiples of this: sums of whole numbers do not depend on the order in which images come.
+_UNIT = 2.0**-20
 
-# Exponent of the doubt beside the distance to what is chosen already.
-DOUBT = 1.0
+# Rows that come between two cuts of the classes' lists.
+_BETWEEN_CUTS = 200_000
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An image that was chosen. score: what it was chosen by. reason: in words."""
+    """An image that was chosen. class_name: for which class. share: what that class has of the image, 0 to 1."""
 
     uri: str
-    score: float
-    uncertainty: float
-    disagreement: float | None
-    distance: float
-    reason: str
+    class_name: str
+    share: float
+    doubt: float
 
 
 class Candidates:
-    """Keeps some of the images that it is shown. Which ones does not depend on the order in which they come."""
+    """Keeps, for each class, the `count` images with the highest share of it / doubt.
 
-    def __init__(self, num_classes: int, seed: int, limit: int = CANDIDATES) -> None:
+    They do not depend on the order in which images come. Memory holds at most K * count rows and `_BETWEEN_CUTS` more.
+    """
+
+    def __init__(self, num_classes: int, count: int) -> None:
         self.num_images = 0
-        self.class_images = np.zeros(num_classes, np.int64)
-        self._num_classes, self._seed, self._limit = num_classes, seed, limit
-        self._tables: list[pa.Table] = []
-        self._size = 0
+        self.areas = np.zeros(num_classes, np.int64)
+        self._count = count
+        self._cut = _listed(RECORDS.empty_table())
+        self._new: list[pa.Table] = []
 
-    def add(self, table: pa.Table) -> None:
+    def add(self, records: pa.Table) -> None:
         """Show it some records."""
-        if not table.num_rows:
-            return
-        self.num_images += table.num_rows
-        self.class_images += (shares(table, self._num_classes) >= VISIBLE).sum(axis=0)
-        self._tables.append(self._kept(table))
-        self._size += self._tables[-1].num_rows
-        if self._size > 2 * self._limit:
-            self._tables = [self.table()]
-            self._size = self._tables[0].num_rows
+        self.num_images += records.num_rows
+        listed = _listed(records)
+        np.add.at(self.areas, listed["class"].to_numpy(), np.rint(listed["share"].to_numpy() / _UNIT).astype(np.int64))
+        self._new.append(listed)
+        if sum(each.num_rows for each in self._new) > _BETWEEN_CUTS:
+            self.table()
 
     def table(self) -> pa.Table:
-        """The records that are kept, in an order that follows from the seed."""
-        return self._kept(pa.concat_tables(self._tables))
-
-    def _kept(self, table: pa.Table) -> pa.Table:
-        numbers = np.array([_number(self._seed, uri) for uri in table["uri"].to_pylist()], np.uint64)
-        order = np.argsort(numbers, kind="stable")
-        table = table.take(pa.array(order))
-        half = -(-self._limit // 2)
-        kept = np.zeros(table.num_rows, bool)
-        kept[:half] = True
-        kept[np.argsort(-values(table), kind="stable")[:half]] = True
-        if table.num_rows > half:
-            of_class = shares(table, self._num_classes)
-            for index in np.flatnonzero(of_class.any(axis=0)):
-                most = np.argsort(-of_class[:, index], kind="stable")[:_OF_CLASS]
-                kept[most[of_class[most, index] > 0]] = True
-        return table.filter(pa.array(kept))
+        """A row for each class and image that is kept: class by class, the highest score first."""
+        keys = [("class", "ascending"), ("score", "descending"), ("uri", "ascending")]
+        rows = pa.concat_tables([self._cut, *self._new]).sort_by(keys)
+        classes = rows["class"].to_numpy()
+        rank = np.arange(len(classes)) - np.searchsorted(classes, classes)
+        self._cut, self._new = rows.filter(pa.array(rank < self._count)), []
+        return self._cut
 
 
-def choose(candidates: Candidates, class_names: tuple[str, ...], count: int) -> Iterator[Choice]:
-    """Choose at most `count` images, one after the other.
+def choose(candidates: Candidates, class_names: tuple[str, ...]) -> Iterator[Choice]:
+    """The images of the candidates, one after the other.
 
-    First, every class that fills `VISIBLE` of an image somewhere, the rarest first, unless a chosen image shows it
-    already: of the images that show it the one with the highest doubt x share. Then always the one with the highest
-    doubt x distance to the nearest chosen image. Distances are 1 less the cosine of the places.
+    The classes take turns, the one with the smallest area in the corpus first. In its turn a class takes the image with
+    the highest share of it / doubt that is not chosen yet. Images whose masks show no class are never chosen.
     """
-    table = candidates.table()
-    doubt, where = values(table), places(table, len(class_names))
-    of_class = shares(table, len(class_names))
-    distance = np.ones(len(doubt))
-    left = np.ones(len(doubt), bool)
-    seen = np.zeros(len(class_names), bool)
-    occur = np.flatnonzero(candidates.class_images)
-    rarest = iter(occur[np.argsort(candidates.class_images[occur], kind="stable")])
-    uris, uncertainty = table["uri"].to_pylist(), table["uncertainty"].to_pylist()
-    disagreement = table["disagreement"].to_pylist()
-    for _ in range(min(count, len(doubt))):
-        missing = next((index for index in rarest if not seen[index]), None)
-        score = _scores(doubt, distance) if missing is None else (doubt + 1e-6) * of_class[:, missing]
-        best = int(np.argmax(np.where(left, score, -1)))
-        reason = "doubt and distance" if missing is None else f"shows {class_names[missing]}"
-        yield Choice(
-            uris[best], float(score[best]), uncertainty[best], disagreement[best], float(distance[best]), reason
-        )
-        left[best] = False
-        seen |= of_class[best] >= VISIBLE
-        distance = np.minimum(distance, np.maximum(1 - where @ where[best], 0))
+    lists: dict[int, list[dict]] = {}
+    for row in reversed(candidates.table().to_pylist()):
+        lists.setdefault(row["class"], []).append(row)
+    chosen: set[str] = set()
+    turns = sorted(lists, key=lambda index: (candidates.areas[index], index))
+    while turns:
+        for index in turns:
+            left = lists[index]
+            while left and left[-1]["uri"] in chosen:
+                left.pop()
+            if left:
+                row = left.pop()
+                chosen.add(row["uri"])
+                yield Choice(row["uri"], class_names[index], row["share"], row["doubt"])
+        turns = [index for index in turns if lists[index]]
 
 
-def _scores(doubt: Floats, distance: Floats) -> Floats:
-    return (doubt + 1e-6) ** DOUBT * (distance + 1e-6)
-
-
-def _number(seed: int, uri: str) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}\0{uri}".encode(), digest_size=8).digest(), "big")
+def _listed(records: pa.Table) -> pa.Table:
+    """A row for each image and class that it shows."""
+    parents = pc.list_parent_indices(records["classes"].combine_chunks())
+    share = pc.list_flatten(records["shares"]).cast(pa.float64())
+    doubt = records["doubt"].take(parents).cast(pa.float64())
+    return pa.table(
+        {
+            "class": pc.list_flatten(records["classes"]),
+            "score": pc.divide(share, pc.add(doubt, _LEAST_DOUBT)),
+            "uri": records["uri"].take(parents),
+            "doubt": doubt,
+            "share": share,
+        }
+    )

@@ -10,7 +10,6 @@ from proxyclip.dataset.reading.labels import Labels
 from proxyclip.dataset.reading.passes import RECORD, PassRecord
 from proxyclip.dataset.run_record import has_embeddings
 from proxyclip.pipeline.export.opening import refuse_files, refuse_overlap
-from proxyclip.pipeline.heads import load_head, refuse_encoder, vocabulary_of
 from proxyclip.pipeline.opening import output_uri
 from proxyclip.pipeline.select.options import SelectOptions
 from proxyclip.pipeline.select.work import LookShard
@@ -43,28 +42,16 @@ def open_selection(options: SelectOptions) -> SelectRun:
         refuse_files(destination, "selection")
     source = labels.storage if labels.record.source is None else Storage(labels.record.source)
     features = read_features_record(source)
-    settings: dict[str, Any] = {"version": RECORDS_VERSION, "features": None, "head": None}
-    scale, head_uri = 1.0, None
+    settings: dict[str, Any] = {"version": RECORDS_VERSION, "features": None}
+    scale = 1.0
     if features is not None and not _fit(labels, features):
         features = None
     if features is not None:
         scale = labels.record.recipe["segmenter"]["decode"]["logit_scale"]
         settings["features"] = features.codec
-    if options.head is not None:
-        if features is None:
-            raise ValueError(
-                f"--head needs features, and {public_uri(source.uri)} keeps none that fit. Run its labelling command "
-                "again with --add-features, or leave --head out."
-            )
-        folder, slash, name = options.head.rpartition("/")
-        head_uri = f"{Storage(folder or slash or '.').uri}/{name}"
-        head = load_head(head_uri)
-        refuse_encoder(head, options.head, features.encoder)
-        vocabulary_of(head, options.head, labels.vocabulary)
-        settings["head"] = head.fingerprint
     destination.check_writable()
     record = PassRecord.of("selection", labels, settings)
-    work = LookShard(labels.storage.uri, None if features is None else source.uri, scale, head_uri)
+    work = LookShard(labels.storage.uri, None if features is None else source.uri, scale)
     return SelectRun(options, labels, record, work)
 
 

@@ -14,7 +14,7 @@ from proxyclip.pipeline.options import unset
 class SelectOptions:
     """Choose the images of an output whose labels by a person would teach most.
 
-    Run the same command again to continue one that stopped, or after the corpus has grown. Another --count or --seed
+    Run the same command again to continue one that stopped, or after the corpus has grown. Another --count
     on the same --output takes seconds.
     """
 
@@ -25,11 +25,6 @@ class SelectOptions:
 
     count: int = 100
     """How many images to choose."""
-    head: Annotated[str | None, unset("none", "FILE")] = None
-    """Head of `proxyclip adapt`: images that it labels otherwise than the text embeddings do come first. Needs the
-    features that `label --keep-features` kept."""
-    seed: int = 0
-    """Seed of the draw: which images of a very large corpus are considered, and which of equal ones is chosen."""
     concurrency: Annotated[int | None, unset("the cluster's cores", "INT")] = None
     """Number of processes, with one CPU thread each."""
     address: Annotated[

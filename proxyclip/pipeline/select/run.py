@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from proxyclip.dataset.reading.passes import Ledger
 from proxyclip.pipeline.passes.run import PassSummary, run_pass
@@ -17,7 +18,7 @@ from proxyclip.storage.store import Storage, public_uri
 
 LIST = "selected.csv"
 
-# Records of shards read ahead, 2 KB an image.
+# Records of shards read ahead, about 100 bytes an image.
 _AHEAD = 16
 
 
@@ -34,7 +35,7 @@ class Selected:
 def select(options: SelectOptions) -> Selected:
     """Choose images of an output. Raises what `open_selection` raises if it cannot start.
 
-    The same labels, features, count and seed give the same bytes, for any number of workers and restarts.
+    The same labels, features and count give the same bytes, for any number of workers and restarts.
     """
     run = open_selection(options)
     ledger = Ledger(Storage(run.options.output))
@@ -57,7 +58,7 @@ def select(options: SelectOptions) -> Selected:
 
 def _choose(run: SelectRun, ledger: Ledger, work: PassSummary, left: int) -> Selected:
     names = run.labels.vocabulary.class_names
-    candidates = Candidates(len(names), run.options.seed)
+    candidates = Candidates(len(names), run.options.count)
     for shard, data in ledger.results(work.states, ahead=_AHEAD):
         try:
             candidates.add(from_bytes(data))
@@ -67,7 +68,7 @@ def _choose(run: SelectRun, ledger: Ledger, work: PassSummary, left: int) -> Sel
             ) from error
     if not candidates.num_images:
         raise ValueError(f"{public_uri(run.labels.storage.uri)} has no labelled images to choose from.")
-    chosen = list(choose(candidates, names, run.options.count))
+    chosen = list(islice(choose(candidates, names), run.options.count))
     ledger.destination.write(LIST, _csv(chosen))
     return Selected(work, chosen, candidates.num_images, left)
 
@@ -75,9 +76,6 @@ def _choose(run: SelectRun, ledger: Ledger, work: PassSummary, left: int) -> Sel
 def _csv(chosen: Sequence[Choice]) -> bytes:
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["uri", "score", "uncertainty", "disagreement", "distance", "reason"])
-    for each in chosen:
-        numbers = (each.score, each.uncertainty, each.disagreement, each.distance)
-        shown = ["" if number is None else f"{number:.4f}" for number in numbers]
-        rows.writerow([each.uri, *shown, each.reason])
+    rows.writerow(["uri", "class", "share", "doubt"])
+    rows.writerows([each.uri, each.class_name, f"{each.share:.4f}", f"{each.doubt:.4f}"] for each in chosen)
     return text.getvalue().encode()

@@ -23,24 +23,23 @@ class LookShard:
     """A `ShardWork` whose receipt holds records.
 
     labels: URI of the output. features: URI of the output that keeps its features, or None. scale: factor on the
-    cosines. head: URI, or None.
+    cosines.
     """
 
     labels: str
     features: str | None
     scale: float
-    head: str | None
 
     def __call__(self, shard: int, before: Sequence[bytes]) -> bytes:
-        rows = [_record(each) for each in self._labels.read_index(shard, _COLUMNS).to_pylist()]
+        rows = [self._record(each) for each in self._labels.read_index(shard, _COLUMNS).to_pylist()]
         if self.features is not None:
             from proxyclip.pipeline.features import features_from
 
             by_uri = {row["uri"]: row for row in rows}
             for stored in shard_features(Storage(self.features), shard):
                 if (row := by_uri.get(stored.uri)) is not None:
-                    row |= self._doubt.of(features_from(stored))
-            if missing := next((row["uri"] for row in rows if not row["place"]), None):
+                    row["doubt"] = self._doubt.of(features_from(stored))
+            if missing := next((row["uri"] for row in rows if row["doubt"] is None), None):
                 raise ValueError(f"{missing} is labelled, but has no features.")
         return to_bytes(rows)
 
@@ -54,20 +53,15 @@ class LookShard:
 
         from proxyclip.dataset.run_record import read_vocabulary
         from proxyclip.models.adaptation.doubt import ImageDoubt
-        from proxyclip.pipeline.heads import load_head
 
         torch.set_num_threads(1)  # so that sums are rounded the same way on machines with more cores
-        head = None if self.head is None else load_head(self.head)
-        return ImageDoubt(read_vocabulary(Storage(self.labels)), self.scale, head)
+        return ImageDoubt(read_vocabulary(Storage(self.labels)), self.scale)
 
-
-def _record(row: dict[str, Any]) -> dict[str, Any]:
-    pixels = row["height"] * row["width"]
-    return {
-        "uri": row["uri"],
-        "uncertainty": 1 - row["mean_confidence"],
-        "disagreement": None,
-        "classes": row["classes"],
-        "shares": [each / pixels for each in row["pixels"]],
-        "place": b"",
-    }
+    def _record(self, row: dict[str, Any]) -> dict[str, Any]:
+        pixels = row["height"] * row["width"]
+        return {
+            "uri": row["uri"],
+            "doubt": 1 - row["mean_confidence"] if self.features is None else None,
+            "classes": row["classes"],
+            "shares": [each / pixels for each in row["pixels"]],
+        }
