@@ -15,8 +15,9 @@ from proxyclip.pipeline.select.options import SelectOptions
 def adapt(options: Annotated[AdaptOptions, arg(name="")]) -> int:
     """Learn a head from a labelled corpus: better masks, without networks, and without labels of people or with some.
 
-    Needs the features that `proxyclip label --keep-features` kept. Use the head with `proxyclip relabel --head` and
-    `proxyclip label --head`. Run the same command again to continue one that stopped, or after the corpus has grown.
+    Needs the features that `proxyclip label --keep-features` kept, or the sums of its --collect-statistics. Use the
+    head with `proxyclip relabel --head` and `proxyclip label --head`. Run the same command again to continue one that
+    stopped, or after the corpus has grown.
     Exit codes: 0, the head is written. 1, it is not; the last lines say why. 2, the command is wrong.
     """
     from proxyclip.pipeline.adapt import run
@@ -28,7 +29,10 @@ def adapt(options: Annotated[AdaptOptions, arg(name="")]) -> int:
     if summary.stopped:
         print(f"Stopped: {summary.stopped}.", file=sys.stderr)
     if summary.left:
-        print(f"{summary.left} shards are not labelled yet; the head does not know them.", file=sys.stderr)
+        print(
+            f"{summary.left} shards are not labelled yet, or without statistics; the head does not know them.",
+            file=sys.stderr,
+        )
     if summary.head is None:
         print("There is no head. What is done is kept; run the same command again to continue.", file=sys.stderr)
         return summary.exit_code

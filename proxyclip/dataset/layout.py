@@ -23,6 +23,10 @@ COMMITS_FOLDER = "commits"
 FEATURES_FOLDER = "features"
 FEATURES = "features.json"
 
+# Statistics that the labelling job collects for `adapt`, one file a shard, and what they are of.
+COLLECTED_FOLDER = "collected"
+COLLECTED = f"{COLLECTED_FOLDER}/features.json"
+
 
 class DataKey(NamedTuple):
     """The parts of a data file's key. sha256: the first 12 hex digits of its hash."""
@@ -73,6 +77,17 @@ def parse_data_key(key: str) -> DataKey | None:
     if found is None or found[1] not in ALL_KINDS:
         return None
     return DataKey(found[1], int(found[2]), found[3])
+
+
+def collected_key(shard: int, sha256: str) -> str:
+    """The key of a shard's collected statistics."""
+    return f"{COLLECTED_FOLDER}/{shard:06d}-{sha256[:12]}.safetensors"
+
+
+def parse_collected_key(key: str) -> tuple[int, str] | None:
+    """The shard of collected statistics, and the first 12 hex digits of their hash; None for another key."""
+    found = re.fullmatch(rf"{COLLECTED_FOLDER}/(\d{{6,}})-([0-9a-f]{{12}})\.safetensors", key, re.ASCII)
+    return (int(found[1]), found[2]) if found else None
 
 
 def preview_key(uri: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from proxyclip.config import Dtype, RunConfig, SegmenterConfig, fingerprint
+from proxyclip.dataset.features.collected import NO_CODEC
 from proxyclip.dataset.features.record import FeatureRecord, features_manifest, refuse_other_features
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
@@ -73,6 +74,13 @@ class Run:
         if codec is None or not isinstance(config, SegmenterConfig):
             return None
         return feature_record(self.options, config, self.weights, codec)
+
+    def collected(self, dtype: Dtype) -> FeatureRecord | None:
+        """What the statistics that this run collects are of; None if it collects none."""
+        config = self.config_in(dtype)
+        if not self.options.collect_statistics or not isinstance(config, SegmenterConfig):
+            return None
+        return feature_record(self.options, config, self.weights, NO_CODEC)
 
 
 def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:

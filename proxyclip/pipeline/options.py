@@ -114,6 +114,9 @@ class LabelOptions:
     """Keep the dense features of every image, for `proxyclip relabel`. The masks are the same."""
     add_features: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Only make the features that an output does not have yet, and no masks."""
+    collect_statistics: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Keep the sums that `proxyclip adapt` needs for a head: about a megabyte a shard, much less than features. The
+    masks are the same."""
     codec: str = "compact"
     """How features are kept: compact (about a tenth of float16) or exact (float16)."""
 
@@ -158,6 +161,11 @@ class LabelOptions:
             raise ValueError("--add-features makes no masks, so leave out --regions.")
         if self.quality == BEST and (self.head is not None or self.add_features):
             raise ValueError("--quality best learns a head and makes masks; leave out --head and --add-features.")
+        if self.collect_statistics and (self.features_codec is not None or self.quality == BEST):
+            raise ValueError(
+                "--collect-statistics takes the place of features, which --keep-features, --add-features and --quality "
+                "best keep; give one of them."
+            )
         if self.codec not in CODEC_NAMES:
             raise ValueError(f"--codec is {self.codec!r}; it must be one of {', '.join(CODEC_NAMES)}.")
         check_thresholds(self.thresholds, self.ignore_below)

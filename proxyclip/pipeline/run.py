@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Protocol
 
 from proxyclip.config import Dtype, RunConfig
+from proxyclip.dataset.features.collected import begin_collecting
 from proxyclip.dataset.features.record import begin_features
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
@@ -191,6 +192,8 @@ class _Execution:
                 write_head(storage, run.head)
             if features := run.features(dtype):
                 begin_features(storage, features)
+            if collected := run.collected(dtype):
+                begin_collecting(storage, collected)
             self._config = run.config_in(dtype)
         return self._config
 

@@ -63,6 +63,7 @@ class RayRunner(contextlib.ExitStack):
             image_timeout_s=options.image_timeout_s,
             masks=not options.add_features,
             codec=options.features_codec,
+            collect=options.collect_statistics,
             head=self._run.head is not None,
             regions=options.regions,
         )

@@ -19,6 +19,7 @@ _NOT_USED = {
     **dict.fromkeys(("short_side", "crop", "stride", "fast_decode"), "it gets each image whole, at its own size"),
     **dict.fromkeys(("logit_scale", "area_threshold", "pamr_steps"), "it makes probabilities by itself"),
     **dict.fromkeys(("guided_radius", "presence", "active", "regions"), "it makes probabilities by itself"),
+    "collect_statistics": "it has no features to learn a head from",
     "batch_windows": "it labels one image at a time",
 }
 

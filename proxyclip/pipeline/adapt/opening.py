@@ -6,7 +6,8 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 
-from proxyclip.dataset.features.record import FeatureRecord, require_features
+from proxyclip.dataset.features.collected import read_collected_record
+from proxyclip.dataset.features.record import FeatureRecord, read_features_record, require_features
 from proxyclip.dataset.reading.labels import Labels
 from proxyclip.dataset.run_record import has_embeddings, read_vocabulary
 from proxyclip.evaluation.calibration.sample import Sample
@@ -39,7 +40,8 @@ class Adaptation:
     """An adaptation that can start.
 
     options: with absolute source and output. labels: the output whose vocabulary and images count. vocabulary: with
-    text embeddings. source: where the features are. scale: factor on the cosines. marks: None without label files.
+    text embeddings. source: where the features are, or the statistics that were collected in their place. collected:
+    whether it is these. scale: factor on the cosines. marks: None without label files.
     """
 
     options: AdaptOptions
@@ -48,6 +50,7 @@ class Adaptation:
     source: Storage
     features: FeatureRecord
     scale: float
+    collected: bool = False
     marks: Marks | None = None
 
     @property
@@ -69,14 +72,24 @@ class Adaptation:
 def open_adaptation(options: AdaptOptions) -> Adaptation:
     """Check everything that can be checked before work starts. Writes nothing.
 
-    Raises ValueError, FileNotFoundError or another OSError: no labelled output, no features, no text embeddings,
-    features that another model made, label files that fit no image.
+    Raises ValueError, FileNotFoundError or another OSError: no labelled output, neither features nor collected
+    statistics, no text embeddings, features that another model made, label files that fit no image.
     """
     labels = Labels.open(options.source)
     options = replace(options, source=labels.storage.uri, output=output_uri(options.output))
     shown = public_uri(labels.storage.uri)
     source = labels.storage if labels.record.source is None else Storage(labels.record.source)
-    features = require_features(source)
+    features = read_features_record(source)
+    collected = None if features is not None else read_collected_record(labels.storage)
+    if features is None:
+        features = collected or require_features(source)
+    if collected is not None:
+        source = labels.storage
+        if options.labels is not None:
+            raise ValueError(
+                f"{shown} has statistics and no features, and --labels needs features of the labelled images. Run its "
+                "labelling command again with --add-features."
+            )
     weights = labels.record.recipe.get("weights")
     if weights is not None and weights != features.encoder["weights"]:
         raise ValueError(
@@ -94,7 +107,7 @@ def open_adaptation(options: AdaptOptions) -> Adaptation:
         )
     scale = labels.record.recipe["segmenter"]["decode"]["logit_scale"]
     marks = None if options.labels is None else _marks(options, options.labels, labels)
-    adaptation = Adaptation(options, labels, vocabulary, source, features, scale, marks)
+    adaptation = Adaptation(options, labels, vocabulary, source, features, scale, collected is not None, marks)
     if f"{options.output}/".startswith(f"{labels.storage.uri}/"):
         raise ValueError(f"--output {options.output} is inside {shown}; write the head elsewhere.")
     adaptation.destination.check_writable()

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from proxyclip.dataset.features.collected import read_collected
 from proxyclip.dataset.reading.passes import Ledger, PassRecord, ShardState, shard_states
 from proxyclip.pipeline.adapt.opening import Adaptation, Marks, open_adaptation
 from proxyclip.pipeline.adapt.options import AdaptOptions
@@ -60,6 +61,8 @@ def execute(run: Adaptation) -> AdaptSummary:
 
     totals = run.labels.totals
     summary = AdaptSummary(left=totals.shards - totals.committed)
+    if run.collected:
+        return _from_collected(run, summary)
     first = _summed(run, "round1", None, summary)
     if first is None:
         return summary
@@ -76,6 +79,25 @@ def execute(run: Adaptation) -> AdaptSummary:
     _clean(work, fingerprint, "" if run.marks is None else run.marks.state)
     summary.waiting = 0 if run.marks is None else run.marks.waiting
     summary.head, summary.remarks, summary.images = lesson.head, lesson.remarks, int(first.images.sum())
+    return summary
+
+
+def _from_collected(run: Adaptation, summary: AdaptSummary) -> AdaptSummary:
+    """Learn from what the labelling job has summed: one round, since a second one needs features."""
+    from proxyclip.models.adaptation.learn import learn
+    from proxyclip.models.adaptation.statistics import Statistics
+
+    total, shards = Statistics.empty(run.vocabulary.num_classes, run.features.dim), 0
+    for shard, data in read_collected(run.source):
+        _add(total, data, run.source, shard)
+        shards += 1
+    lesson = learn(total, run.vocabulary, run.scale, run.features.encoder, _provenance(run, 0))
+    run.destination.write(run.name, lesson.head.data)
+    summary.left = run.labels.totals.shards - shards
+    summary.head, summary.images = lesson.head, int(total.images.sum())
+    summary.remarks = lesson.remarks
+    if lesson.again and run.options.rounds == 2:
+        summary.remarks += ("There is no second round, as that needs features, which --keep-features keeps.",)
     return summary
 
 
@@ -96,7 +118,7 @@ def _summed(run: Adaptation, name: str, head: str | None, summary: AdaptSummary)
         pair = [Statistics.empty(run.vocabulary.num_classes, run.features.dim) for _ in range(2)]
         for shard, data in found[0].results(found[1], ahead=_AHEAD):
             for total, part in zip(pair, from_pair(data), strict=True):
-                _add(total, part, found[0], shard)
+                _add(total, part, found[0].destination, shard)
     done = _pass(run, name, settings, work, summary)
     if done is None:
         return None
@@ -144,11 +166,11 @@ def reduce(ledger: Ledger, states: list[ShardState], num_classes: int, dim: int)
 
     total = Statistics.empty(num_classes, dim)
     for shard, data in ledger.results(states, ahead=_AHEAD):
-        _add(total, data, ledger, shard)
+        _add(total, data, ledger.destination, shard)
     return total
 
 
-def _add(total: Statistics, data: bytes, ledger: Ledger, shard: int) -> None:
+def _add(total: Statistics, data: bytes, place: Storage, shard: int) -> None:
     """Add what a shard gave. Raises ValueError, with the place, if it is damaged."""
     from proxyclip.models.adaptation.sample import PER_CORPUS
     from proxyclip.models.adaptation.statistics import Statistics
@@ -159,7 +181,7 @@ def _add(total: Statistics, data: bytes, ledger: Ledger, shard: int) -> None:
         total.add(Statistics.from_bytes(data), PER_CORPUS)
     except ValueError as error:
         raise ValueError(
-            f"{public_uri(ledger.destination.uri)}, shard {shard}: {error} Delete that folder, and run again."
+            f"{public_uri(place.uri)}, shard {shard}: {error} Delete that folder, and run again."
         ) from error
 
 

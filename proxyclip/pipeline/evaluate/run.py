@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from proxyclip.dataset.layout import COMMITS_FOLDER, FEATURES_FOLDER, PLAN_FOLDER, RUN
+from proxyclip.dataset.layout import COLLECTED_FOLDER, COMMITS_FOLDER, FEATURES_FOLDER, PLAN_FOLDER, RUN
 from proxyclip.dataset.masks import mask_from_png
 from proxyclip.dataset.reading.labels import Labels
 from proxyclip.dataset.reading.passes import Ledger, PassRecord
@@ -173,7 +173,7 @@ def score(
 def refuse_committed_places(destination: Storage, output: Storage) -> None:
     """Raise ValueError if files written to `destination` would mix with what a labelling job writes."""
     folder = destination.uri.removeprefix(f"{output.uri.rstrip('/')}/").split("/")[0]
-    taken = {*ALL_KINDS, PLAN_FOLDER, COMMITS_FOLDER, FEATURES_FOLDER}
+    taken = {*ALL_KINDS, PLAN_FOLDER, COMMITS_FOLDER, FEATURES_FOLDER, COLLECTED_FOLDER}
     inside = destination.uri.startswith(f"{output.uri.rstrip('/')}/") and folder in taken
     if inside or destination.exists(RUN):
         raise ValueError(

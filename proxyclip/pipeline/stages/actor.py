@@ -15,8 +15,8 @@ class ActorConfig:
     """What an actor is made from. It is small, since Ray keeps it for restarts.
 
     weights: hash of each weight file in the recipe, by part ("clip", "proxy") or file. masks: whether images are
-    labelled. codec: how features are kept; None: not at all. head: whether the output has a head that labels. regions:
-    where the images' regions lie; None: there are none.
+    labelled. codec: how features are kept; None: not at all. collect: whether statistics are collected for `adapt`.
+    head: whether the output has a head that labels. regions: where the images' regions lie; None: there are none.
     """
 
     segmenter: RunConfig
@@ -29,5 +29,6 @@ class ActorConfig:
     image_timeout_s: float
     masks: bool = True
     codec: str | None = None
+    collect: bool = False
     head: bool = False
     regions: str | None = None

@@ -12,6 +12,8 @@ import torch
 
 from proxyclip.dataset.rows import Failure, LabelledImage
 from proxyclip.images.sizes import ResizedImage
+from proxyclip.models.adaptation.image_sums import ImageSums
+from proxyclip.models.adaptation.statistics import Statistics
 from proxyclip.models.features import DenseFeatures, EncodedFeatures
 from proxyclip.models.memory import OutOfMemory
 from proxyclip.pipeline.stages.decode import ImageLabels
@@ -42,6 +44,7 @@ class Rows:
     images: list[LabelledImage] = field(default_factory=list)
     features: list[tuple[str, EncodedFeatures]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    statistics: Statistics | None = None
 
 
 class Labeller(Protocol):
@@ -63,8 +66,8 @@ class Labeller(Protocol):
 class Feed:
     """Hands the images of a shard to the networks, a few groups ahead, and compresses what comes back.
 
-    vocabulary: None to label nothing. codec: None to keep no features. order: of the shard among the actor's shards;
-    the network thread serves the lowest first.
+    vocabulary: None to label nothing. codec: None to keep no features. sums: None to collect no statistics. order: of
+    the shard among the actor's shards; the network thread serves the lowest first.
     """
 
     def __init__(
@@ -74,12 +77,14 @@ class Feed:
         vocabulary: Vocabulary | None,
         order: int,
         codec: str | None = None,
+        sums: ImageSums | None = None,
     ) -> None:
         self._networks = networks
         self._labeller = labeller
         self._vocabulary = vocabulary
         self._order = order
         self._codec = codec
+        self._sums = sums
         self._group: Group = []
         self._num_windows = 0
         self._ahead: deque[tuple[Group, Future[list[Found] | None]]] = deque()
@@ -134,6 +139,12 @@ class Feed:
             self._rows.images.append(found.labels.compressed(uri, self._vocabulary.colours))
         if found.features is not None and self._codec is not None:
             self._rows.features.append((uri, EncodedFeatures.of(found.features, self._codec)))
+        if found.features is not None and self._sums is not None:
+            of_image = self._sums.of(uri, found.features)
+            if self._rows.statistics is None:
+                self._rows.statistics = of_image
+            else:
+                self._rows.statistics.add(of_image)
 
     def _label(self, group: Group) -> list[Found] | None:
         """What the networks make of a group, or None where memory does not suffice."""

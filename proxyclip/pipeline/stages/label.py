@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+import torch
 
 from proxyclip.config import SegmenterConfig, TeacherConfig
 from proxyclip.dataset.rows import FAILURE_STRUCT, FEATURES_STRUCT, IMAGE_STRUCT, Failure, to_row
@@ -22,6 +23,7 @@ from proxyclip.images.errors import ImageError
 from proxyclip.images.readers import ReaderPool
 from proxyclip.images.regions import read_regions
 from proxyclip.images.sizes import ResizedImage
+from proxyclip.models.adaptation.image_sums import ImageSums
 from proxyclip.models.memory import BatchSize
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.teachers.teacher import label_image, load_teacher
@@ -43,6 +45,7 @@ RESULT_SCHEMA = pa.schema(
         ("shard", pa.int64()),
         ("images", pa.list_(IMAGE_STRUCT)),
         ("features", pa.list_(FEATURES_STRUCT)),
+        ("statistics", pa.large_binary()),  # of `adapt`; null if they are not collected
         ("failures", pa.list_(FAILURE_STRUCT)),
         ("error", pa.string()),  # why the whole shard failed; then nothing of it is written
         ("retries", pa.int64()),
@@ -62,7 +65,7 @@ class NetworkLabeller:
             head=read_head(Storage(config.output)) if config.head else None,
         )
         self._confidence_stride = config.confidence_stride
-        self._keep = config.codec is not None
+        self._keep = config.codec is not None or config.collect
 
     @property
     def windows_at_once(self) -> int:
@@ -157,6 +160,13 @@ class LabelShards:
         read = read_vocabulary if isinstance(self._config.segmenter, SegmenterConfig) else read_names
         return read(Storage(self._config.output))
 
+    @cached_property
+    def _sums(self) -> ImageSums | None:
+        config, vocabulary = self._config, self._vocabulary
+        if not config.collect or vocabulary is None or not isinstance(config.segmenter, SegmenterConfig):
+            return None
+        return ImageSums(vocabulary, config.segmenter.decode.logit_scale)
+
     def __call__(self, rows: pa.Table) -> pa.Table:
         return pa.Table.from_pylist([self._label_row(row) for row in rows.to_pylist()], schema=RESULT_SCHEMA)
 
@@ -174,6 +184,7 @@ class LabelShards:
             "shard": row["shard"],
             "images": [to_row(image) for image in found.images],
             "features": [vars(features_row(uri, etags[uri], features)) for uri, features in found.features],
+            "statistics": None if found.statistics is None else found.statistics.to_bytes(),
             "failures": [vars(failure) for failure in found.failures],
             "error": error,
             "retries": row["retries"],
@@ -191,7 +202,9 @@ class LabelShards:
 
     def _label(self, uris: Sequence[str], data: Sequence[bytes | None], fetch_errors: Sequence[str | None]) -> Rows:
         codec = self._config.codec
-        feed = Feed(self._networks, self._labeller.result(), self._vocabulary, next(self._order), codec)
+        if self._sums is not None:
+            torch.set_num_threads(1)  # of this thread: so that sums are rounded the same way with more cores
+        feed = Feed(self._networks, self._labeller.result(), self._vocabulary, next(self._order), codec, self._sums)
         failures = []
         for uri, image in self._read(uris, data, fetch_errors):
             if isinstance(image, Failure):

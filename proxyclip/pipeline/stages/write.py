@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from proxyclip.dataset.commits import Commit
+from proxyclip.dataset.features.collected import write_collected
 from proxyclip.dataset.features.shards import write_features
 from proxyclip.dataset.rows import Failure, ImageFeatures, from_row
 from proxyclip.dataset.shards import write_shard
@@ -69,8 +70,10 @@ class WriteShards:
         return Receipt(row["shard"], labelled, failed, error, row["retries"] + retries.count)
 
     def _commit(self, row: dict[str, Any]) -> Commit:
-        """Masks come last: a shard that has them is done, so it must have its features by then."""
+        """Masks come last: a shard that has them is done, so all else must be there by then."""
         failures = [Failure(**failure) for failure in row["failures"]]
+        if row["statistics"] is not None:
+            write_collected(self._output, row["shard"], row["statistics"])
         if self._features:
             features = [ImageFeatures(**image) for image in row["features"]]
             kept = write_features(self._output, row["shard"], features, failures)
