@@ -264,6 +264,7 @@ def test_a_shard_that_cannot_be_read_is_named_and_tried_again(place):
     assert place.evaluate().report.fields["num_images"] == 18
 
 
+@pytest.mark.slow
 def test_on_ray_the_bytes_are_the_same(place, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     place.evaluate()

@@ -61,6 +61,7 @@ def values_in(file, options):
     return Thresholds.from_json(Path(file).read_bytes(), Vocabulary.load(options.vocabulary), file)
 
 
+@pytest.mark.slow
 def test_label_and_relabel_drop_what_the_thresholds_drop_of_confidences_per_pixel(labelled, thresholds, tmp_path):
     with_thresholds = dataclasses.replace(labelled, output=str(tmp_path / "sure"), thresholds=thresholds)
     assert label(with_thresholds).exit_code == 0

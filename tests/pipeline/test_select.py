@@ -72,6 +72,7 @@ def test_the_list_names_images_of_every_class_and_says_why(options, capsys):
     assert "Chose 6 of 40 images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_same_bytes_after_a_stop_and_for_any_number_of_workers(options, output, tmp_path, monkeypatch):
     select(options)
     undisturbed = Storage(options.output).read(LIST)
