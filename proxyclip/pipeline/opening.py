@@ -20,7 +20,7 @@ from proxyclip.pipeline.teachers import teacher_config
 from proxyclip.recipes.architectures import check_proxy_scale, embed_dim, is_listed_proxy
 from proxyclip.recipes.benchmarks import BENCHMARKS
 from proxyclip.recipes.names import look_up
-from proxyclip.recipes.teachers import is_teacher, package_versions_of, teacher_hashes
+from proxyclip.recipes.teachers import check_teacher_weights, is_teacher, package_versions_of, teacher_hashes
 from proxyclip.recipes.weights import weight_hashes
 from proxyclip.storage.store import Storage, public_uri
 from proxyclip.vocabulary.heads import Head
@@ -127,6 +127,7 @@ def _networks(options: LabelOptions, vocabulary: Vocabulary | None) -> tuple[Run
     if options.method is not None and is_teacher(options.method):
         teacher = teacher_config(options, options.method, vocabulary)
         packages = package_versions_of(options.method)
+        check_teacher_weights(teacher.model, vocabulary)
         return teacher, teacher_hashes(teacher.model), packages
     config = segmenter_config(options, vocabulary)
     _check_proxy(config)

@@ -48,9 +48,10 @@ class LabelOptions:
     replace parts of it."""
     method: Annotated[str | None, unset("the preset's", "STR")] = None
     """How CLIP's last block mixes patches: proxyclip, clip, maskclip, sclip, clearclip, gem, naclip or naclip-kk. Or a
-    network of its own instead of CLIP: sam3, or the method of an installed plug-in (see `proxyclip presets`)."""
+    network of its own instead of CLIP: sam3, cliprc, or an installed plug-in's (see `proxyclip presets`)."""
     method_weights: Annotated[str | None, unset("the plug-in's", "PATH")] = None
-    """Weights of a method with a network of its own: for sam3 a folder, as transformers reads it."""
+    """Weights of a method with a network of its own: for sam3 a folder, as transformers reads it; for
+    cliprc the file of `proxyclip train-cliprc`, or a folder (docs/cliprc.md)."""
     method_settings: Annotated[str | None, unset("the method's", "JSON|FILE")] = None
     """Settings of a method with a network of its own, for instance '{"presence": false}'."""
     clip: Annotated[str | None, unset("the preset's", "STR")] = None

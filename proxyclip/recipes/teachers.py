@@ -10,6 +10,7 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from proxyclip.recipes.licences import forbids_commercial_use
 from proxyclip.recipes.methods import METHODS
 from proxyclip.recipes.names import look_up
 from proxyclip.recipes.weights import WeightsDiffer, file_hash
+from proxyclip.vocabulary.names import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class TeacherMethod:
     it, the method has no weights.
     settings: every setting that changes a mask, with its default, as JSON values. They are part of the recipe.
     check: raises ValueError for settings that make no sense.
+    check_weights: "package.module:function", called as `function(settings, files, vocabulary)` before a run starts. It
+    raises ValueError if the weights do not fit. Like the package's module, it should not load torch.
     requires: packages that it needs, as pip takes them. run.json records their versions.
     install: how to install them, for the error if one is missing.
     """
@@ -48,6 +52,7 @@ class TeacherMethod:
     find_weights: Callable[[str | None], Mapping[str, Path]] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[Mapping[str, Any]], None] | None = None
+    check_weights: str | None = None
     requires: tuple[str, ...] = ()
     install: str = ""
 
@@ -69,7 +74,47 @@ def _transformers_folder(weights: str | None) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
+def _cliprc_files(weights: str | None) -> dict[str, Path]:
+    """A file of `proxyclip train-cliprc`, or a folder with a checkpoint of the release and what it does not say."""
+    if weights is None:
+        raise FileNotFoundError(
+            "--method cliprc needs --method-weights: a file that `proxyclip train-cliprc` wrote, or a folder with a "
+            "checkpoint of the release, cliprc.json and text.safetensors (docs/cliprc.md)."
+        )
+    path = Path(weights)
+    if path.is_file():
+        return {"checkpoint": path}
+    files = {"description": path / "cliprc.json", "text": path / "text.safetensors"}
+    if missing := [each.name for each in files.values() if not each.is_file()]:
+        raise FileNotFoundError(f"--method-weights {weights} is neither a file nor a folder with {missing[0]}.")
+    found = [each for suffix in ("pth", "pt", "safetensors") for each in sorted(path.glob(f"*.{suffix}"))]
+    checkpoints = [each for each in found if each.name != "text.safetensors"]
+    if len(checkpoints) != 1:
+        raise FileNotFoundError(
+            f"--method-weights {weights} has {len(checkpoints)} checkpoints (*.pth, *.pt, *.safetensors); it needs one."
+        )
+    return {**files, "checkpoint": checkpoints[0]}
+
+
+def _check_cliprc(settings: Mapping[str, Any]) -> None:
+    for name in ("short_side", "crop", "stride"):
+        if settings[name] < 0:
+            raise ValueError(f"--method-settings: {name} is {settings[name]}; it must be 0 (as trained) or more.")
+    if 0 < settings["crop"] < settings["stride"]:
+        raise ValueError("--method-settings: a stride above the crop leaves pixels without a label.")
+    if not 0 <= settings["seen_offset"] <= 1:
+        raise ValueError(f"--method-settings: seen_offset is {settings['seen_offset']}; it must be from 0 to 1.")
+
+
 TEACHERS: dict[str, TeacherMethod] = {
+    "cliprc": TeacherMethod(
+        load="proxyclip.models.cliprc.teacher:load",
+        licence="of the checkpoint; the public release names none",
+        find_weights=_cliprc_files,
+        settings={"short_side": 0, "crop": 0, "stride": 0, "seen_offset": 0.1},
+        check=_check_cliprc,
+        check_weights="proxyclip.models.cliprc.description:check",
+    ),
     "sam3": TeacherMethod(
         load="proxyclip.models.teachers.sam3:load",
         licence="SAM-License (Meta, 2025-11-19; not for military use)",
@@ -203,6 +248,14 @@ def teacher_files(model: TeacherModel) -> dict[str, Path]:
 def teacher_hashes(model: TeacherModel) -> dict[str, str]:
     """The sha256 of every file of a teacher's weights."""
     return {name: file_hash(path) for name, path in teacher_files(model).items()}
+
+
+def check_teacher_weights(model: TeacherModel, vocabulary: Vocabulary | None) -> None:
+    """Raise ValueError if a teacher's weights do not fit its settings or the vocabulary."""
+    where = teacher_named(model.method).check_weights
+    if where is not None and vocabulary is not None:
+        module, _, function = where.partition(":")
+        getattr(import_module(module), function)(dict(model.settings), teacher_files(model), vocabulary)
 
 
 def check_teacher_hashes(model: TeacherModel, expected: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from cliprc import small_cliprc
 from labelling import command, draw, labels
 from PIL import Image
 from teachers import save_tiny_sam3
@@ -22,6 +23,7 @@ from teachers import save_tiny_sam3
 from proxyclip.dataset.run_record import RecipeMismatch, write_vocabulary
 from proxyclip.dataset.upkeep.verify import verify
 from proxyclip.images.reading import load_image
+from proxyclip.models.cliprc.teacher import Settings, Teacher
 from proxyclip.models.teachers.sam3 import Sam3
 from proxyclip.pipeline.cluster import cluster
 from proxyclip.pipeline.opening import open_run
@@ -199,6 +201,29 @@ def test_sam3_labels_a_corpus_from_local_weights_as_the_library_does(installed, 
     assert {0, 255} < set(values.tolist())
 
 
+def test_cliprc_labels_a_corpus_as_its_networks_do_and_refuses_other_classes(options, one_cluster, tmp_path):
+    draw(tmp_path / "images", 3)
+    model = small_cliprc(["brick", "grass", "sky", "sea"], [0, 1], seed=4)
+    (tmp_path / "c.safetensors").write_bytes(model.to_bytes())
+    options = changed(options, method="cliprc", method_weights=str(tmp_path / "c.safetensors"), ignore_below=0.3)
+    options = changed(options, method_settings='{"crop": 48}')
+    (tmp_path / "others.txt").write_text("sky\ncow")
+    with pytest.raises(ValueError, match='no text for "cow"'):
+        open_run(changed(options, vocabulary=str(tmp_path / "others.txt")))
+    assert not Path(options.output).exists()
+    summary = label(options)
+    assert (summary.labelled, summary.failed, summary.shard_errors) == (6, 0, {})
+    assert verify(Storage(options.output)).problems == []
+    teacher, vocabulary = Teacher(model, Settings(crop=48)), Vocabulary.from_file(options.vocabulary)
+    for uri, mask in labels(options.output).items():
+        found = teacher.decode(teacher.encode(load_image(tmp_path / "images" / uri)), vocabulary)
+        assert (mask == found.winner.masked_fill(found.confidence < 0.3, 255).numpy()).mean() > 0.999, uri
+    values = np.unique(np.concatenate([mask.ravel() for mask in labels(options.output).values()]))
+    assert len(values) > 2
+    with pytest.raises(RecipeMismatch, match="seen_offset"):
+        open_run(changed(options, method_settings='{"crop": 48, "seen_offset": 0.2}'))
+
+
 REFUSED = {
     "preset": ({"preset": "demo"}, "--preset has no effect with --method nearest-colour"),
     "benchmark": ({"benchmark": "voc21"}, "--benchmark"),
@@ -216,6 +241,7 @@ REFUSED = {
     "background": ({"background_threshold": 0.5}, "no background class"),
     "method": ({"method": "nearest-color"}, "Did you mean 'nearest-colour'"),
     "method of CLIP": ({"method": "maskclip", "method_settings": "{}"}, "takes no --method-settings"),
+    "cliprc without weights": ({"method": "cliprc"}, "cliprc needs --method-weights"),
     "sam3 without weights": ({"method": "sam3"}, "--method-weights FOLDER"),
 }
 

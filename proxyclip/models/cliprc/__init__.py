@@ -1,0 +1,1 @@
+"""How does CLIP-RC label a pixel?"""
