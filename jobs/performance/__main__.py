@@ -76,6 +76,21 @@ class Relabel:
 
 
 @dataclass(frozen=True)
+class Adapt:
+    """A head from collected statistics, for corpora of growing size: time and memory."""
+
+    images: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    """Sizes of the corpora."""
+
+    def run(self) -> None:
+        from performance.adapt import measure_adapt
+
+        show("cpu", "A head from collected statistics, 21 classes, features of width 512, 256 images a shard")
+        with tempfile.TemporaryDirectory() as folder:
+            print_table(list(measure_adapt(Path(folder), self.images)))
+
+
+@dataclass(frozen=True)
 class Text:
     """Text embeddings of ADE20K's 150 classes: computed, and read from the cache."""
 
@@ -249,6 +264,7 @@ Part = (
     Engine
     | Decoding
     | Relabel
+    | Adapt
     | Text
     | Pipeline
     | Scaling
