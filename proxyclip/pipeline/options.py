@@ -51,7 +51,7 @@ class LabelOptions:
     network of its own instead of CLIP: sam3, cliprc, or an installed plug-in's (see `proxyclip presets`)."""
     method_weights: Annotated[str | None, unset("the plug-in's", "PATH")] = None
     """Weights of a method with a network of its own: for sam3 a folder, as transformers reads it; for
-    cliprc the file of `proxyclip train-cliprc`, or a folder (docs/cliprc.md)."""
+    cliprc a folder or a file (docs/cliprc.md)."""
     method_settings: Annotated[str | None, unset("the method's", "JSON|FILE")] = None
     """Settings of a method with a network of its own, for instance '{"presence": false}'."""
     clip: Annotated[str | None, unset("the preset's", "STR")] = None

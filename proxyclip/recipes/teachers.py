@@ -75,11 +75,11 @@ def _transformers_folder(weights: str | None) -> dict[str, Path]:
 
 
 def _cliprc_files(weights: str | None) -> dict[str, Path]:
-    """A file of `proxyclip train-cliprc`, or a folder with a checkpoint of the release and what it does not say."""
+    """A file that says everything, or a folder with a checkpoint of the release and what it does not say."""
     if weights is None:
         raise FileNotFoundError(
-            "--method cliprc needs --method-weights: a file that `proxyclip train-cliprc` wrote, or a folder with a "
-            "checkpoint of the release, cliprc.json and text.safetensors (docs/cliprc.md)."
+            "--method cliprc needs --method-weights: a folder with a checkpoint of the release, cliprc.json "
+            "and text.safetensors, or a file that holds all three (docs/cliprc.md)."
         )
     path = Path(weights)
     if path.is_file():

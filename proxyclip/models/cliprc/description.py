@@ -1,6 +1,6 @@
 """What a checkpoint of CLIP-RC says of itself, and whether it fits a vocabulary. safetensors are checked without torch.
 
-A file that `proxyclip train-cliprc` wrote holds everything: tensors by the names of `sizes`, the text of each class as
+A file of `ClipRC.to_bytes` holds everything: tensors by the names of `sizes`, the text of each class as
 tensor `text`, and the description as metadata. A checkpoint of the release lies in a folder with both beside it.
 """
 
