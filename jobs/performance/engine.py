@@ -23,10 +23,10 @@ from proxyclip.config import DecodeConfig, Dtype, ModelConfig, SegmenterConfig
 from proxyclip.images.sizes import resize_image
 from proxyclip.models.attention import mix_by_proxy, proxy_attention, resize_values
 from proxyclip.models.cost import gflop_per_image
-from proxyclip.models.cpu_kernels import network_kernels
 from proxyclip.models.decoding.decode import decode_features
 from proxyclip.models.decoding.queries import Queries
 from proxyclip.models.features import DenseFeatures
+from proxyclip.models.kernels.of_device import network_kernels
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.text import cached_embeddings
 from proxyclip.models.windows import plan_windows

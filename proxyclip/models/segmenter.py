@@ -15,10 +15,10 @@ from proxyclip.config import DecodeConfig, Dtype, SegmenterConfig
 from proxyclip.images.reading import load_image, read_image
 from proxyclip.images.sizes import ResizedImage, resize_image, resized_hw
 from proxyclip.models.attention import mix_by_proxy, own_attention, proxy_attention, resize_values
-from proxyclip.models.cpu_kernels import network_kernels
 from proxyclip.models.decoding.decode import Decoded
 from proxyclip.models.decoding.decoder import Decoder
 from proxyclip.models.features import DenseFeatures, Features, Segmentation
+from proxyclip.models.kernels.of_device import network_kernels
 from proxyclip.models.memory import BatchSize
 from proxyclip.models.networks.clip import ClipEncoder
 from proxyclip.models.networks.clip_timm import as_clip
@@ -43,7 +43,8 @@ class Segmenter:
     clip: a `ClipEncoder` or an open_clip model. proxy: a `Proxy` or a timm vision transformer; only some methods need
     one. batch_windows: windows that go through the networks together on a GPU; it halves when memory runs out. On a
     CPU windows go one by one: that is as fast, and results are bit-identical regardless of batching. head: as for a
-    `Decoder`.
+    `Decoder`. compiled: run whole windows through `torch.compile`, which rounds a little differently; ValueError on a
+    CPU.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class Segmenter:
         config: SegmenterConfig | None = None,
         *,
         device: str | torch.device = "cpu",
-        batch_windows: int = 8,
+        batch_windows: int = 32,
         head: Head | None = None,
+        compiled: bool = False,
     ) -> None:
         self.config = config or SegmenterConfig()
         model = self.config.model
@@ -73,7 +75,10 @@ class Segmenter:
             self.proxy = (proxy if isinstance(proxy, Proxy) else as_proxy(proxy)).to(self.device)
             check_scale(self.proxy, model.proxy_scale)
             self.proxy.set_trunk_dtype(dtype)
-        self._kernels = network_kernels(self.device)
+        self._kernels = network_kernels(self.device, dtype)
+        if compiled and self.device.type == "cpu":
+            raise ValueError("compiled is for GPUs; on a CPU the networks have kernels of their own.")
+        self._compiled = torch.compile(self._run_networks, dynamic=False) if compiled else None
         encoder = self.clip  # so that the decoder does not refer back to the segmenter
         self._decoder = Decoder(
             self.config.decode,
@@ -159,26 +164,37 @@ class Segmenter:
 
     def encode_windows(self, windows: Tensor) -> Tensor:
         """Run the networks: windows (B, 3, h, w) in [0, 1] to unit dense features (B, grid_h, grid_w, E)."""
+        clip_pixels = normalise(windows, self.clip.mean, self.clip.std)
+        proxy_pixels = None if self.proxy is None else self._proxy_pixels(self.proxy, windows)
+        # Only windows of the full size are worth a compilation: a corpus has many other sizes, each seldom.
+        whole = set(windows.shape[2:]) == {self.config.windows.crop}
+        run = self._compiled if self._compiled is not None and whole else self._run_networks
         with self._kernels:
-            tokens, grid_hw = self.clip.trunk(normalise(windows, self.clip.mean, self.clip.std))
-            if self.proxy is None:
-                attention = own_attention(self.config.model)
-                dense = self.clip.attend(tokens, grid_hw, attention, residual=self.method.residual)
-            else:
-                dense, grid_hw = self._attend_by_proxy(self.proxy, windows, tokens, grid_hw)
-            return dense.unflatten(1, grid_hw)
+            return run(clip_pixels, proxy_pixels)
+
+    def _proxy_pixels(self, proxy: Proxy, windows: Tensor) -> Tensor:
+        scale = self.config.model.proxy_scale
+        if proxy.patch_px and scale != 1:
+            windows = shrink_windows(windows, scale, proxy.patch_px)
+        return normalise(windows, proxy.mean, proxy.std)
+
+    def _run_networks(self, clip_pixels: Tensor, proxy_pixels: Tensor | None) -> Tensor:
+        """Normalised windows, each as its network takes them, to dense features (B, grid_h, grid_w, E)."""
+        tokens, grid_hw = self.clip.trunk(clip_pixels)
+        if self.proxy is None or proxy_pixels is None:
+            attention = own_attention(self.config.model)
+            return self.clip.attend(tokens, grid_hw, attention, residual=self.method.residual).unflatten(1, grid_hw)
+        features, proxy_hw = self.proxy(proxy_pixels)
+        return self._attend_by_proxy(features, proxy_hw, tokens, grid_hw).unflatten(1, proxy_hw)
 
     def _attend_by_proxy(
-        self, proxy: Proxy, windows: Tensor, tokens: Tensor, grid_hw: tuple[int, int]
-    ) -> tuple[Tensor, tuple[int, int]]:
-        """CLIP's values mixed by the proxy's attention: dense features (B, N, E) on the proxy's grid."""
+        self, features: Tensor, proxy_hw: tuple[int, int], tokens: Tensor, grid_hw: tuple[int, int]
+    ) -> Tensor:
+        """CLIP's values mixed by the attention of the proxy's features: dense features (B, N, E) on its grid."""
         model = self.config.model
-        if proxy.patch_px and model.proxy_scale != 1:
-            windows = shrink_windows(windows, model.proxy_scale, proxy.patch_px)
-        features, proxy_hw = proxy(normalise(windows, proxy.mean, proxy.std))
         weights = proxy_attention(features, beta=model.beta, gamma=model.gamma, dtype=getattr(torch, model.dtype))
         values = resize_values(self.clip.values(tokens, grid_hw), grid_hw, proxy_hw)
-        return self.clip.project(mix_by_proxy(weights, values)), proxy_hw
+        return self.clip.project(mix_by_proxy(weights, values))
 
     def _resized(self, image: ImageSource) -> ResizedImage:
         if isinstance(image, ResizedImage):

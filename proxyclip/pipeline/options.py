@@ -129,8 +129,11 @@ class LabelOptions:
     """GPUs per actor. With a fraction, several actors share a GPU."""
     threads: Annotated[int | None, unset("this machine's cores / concurrency", "INT")] = None
     """CPU threads of each actor."""
-    batch_windows: int = 8
+    batch_windows: int = 32
     """Windows per batch on a GPU. On a CPU windows are always processed one by one."""
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compile the networks on GPUs (torch.compile). Every actor starts half a minute later and is faster from then
+    on."""
     image_timeout_s: float = 60.0
     """Time limit for reading one image, in seconds. A slower image fails as timed_out."""
     max_failures: Annotated[str | None, unset("no limit", "COUNT|SHARE")] = None

@@ -66,6 +66,7 @@ class RayRunner(contextlib.ExitStack):
             collect=options.collect_statistics,
             head=self._run.head is not None,
             regions=options.regions,
+            compiled=options.compile and bool(self._num_gpus),
         )
         embedded = self._embed(actor, resources if self._num_gpus else {"num_cpus": 0.25})
         vocabulary = self._run.vocabulary if actor.masks else None

@@ -21,6 +21,7 @@ _NOT_USED = {
     **dict.fromkeys(("guided_radius", "presence", "active", "regions"), "it makes probabilities by itself"),
     "collect_statistics": "it has no features to learn a head from",
     "batch_windows": "it labels one image at a time",
+    "compile": "its networks run as they are",
 }
 
 

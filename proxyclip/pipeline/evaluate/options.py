@@ -105,7 +105,7 @@ class BenchmarkOptions:
     """GPUs per actor. With a fraction, several actors share a GPU."""
     threads: Annotated[int | None, unset("this machine's cores / concurrency", "INT")] = None
     """CPU threads of each actor."""
-    batch_windows: int = 8
+    batch_windows: int = 32
     """Windows per batch on a GPU. On a CPU windows are always processed one by one."""
     image_timeout_s: float = 60.0
     """Time limit for reading one image, in seconds."""

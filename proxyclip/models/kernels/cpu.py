@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from proxyclip.models.torch_calls import TorchCalls
+from proxyclip.models.kernels.torch_calls import TorchCalls
 
 # Attention weights held at once: those of two heads of a window of 42 x 42 patches.
 WEIGHTS_AT_ONCE = 2**23
@@ -34,14 +33,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MATMULS = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
 
 
-def network_kernels(device: torch.device) -> AbstractContextManager[Any]:
-    """The context in which networks on `device` run: with the functions of this file on a CPU, else as they are.
-
-    It may be entered again and again, and keeps the packed weights. So make one per set of networks, and use it only
-    for inference: weights that change later stay as they were packed.
-    """
-    if device.type != "cpu":
-        return contextlib.nullcontext()
+def cpu_kernels() -> TorchCalls:
+    """The context in which networks on a CPU run with the functions of this file (see `of_device`)."""
     keep_memory()
     matmuls = {function: partial(_matmul, function) for function in _MATMULS}
     return TorchCalls({F.linear: PackedLinear(), F.scaled_dot_product_attention: _attention, **matmuls})
