@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import threading
@@ -13,19 +14,17 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from performance.gpu import Case, decoded_masks, seconds
+from performance.gpu import decoded_masks, seconds, segmenter
 from performance.pipeline import in_a_process, time_job
-from performance.seeded import drawn_images, seeded_clip, seeded_proxy
+from performance.seeded import drawn_images, seeded_clip, seeded_proxy, seeded_vocabulary
 from performance.tables import Row
-from proxyclip.config import ModelConfig, SegmenterConfig
-from proxyclip.models.segmenter import Segmenter
 from proxyclip.pipeline.options import LabelOptions
 
 _SAMPLE_S = 0.5
 
 
-def measure_gpu_job(folder: Path, num_images: int) -> list[Row]:
-    """The engine alone, then the job with one and with two actors on the device."""
+def measure_gpu_job(folder: Path, num_images: int, actors: tuple[int, ...], *, compiled: bool) -> Iterator[list[Row]]:
+    """The engine alone, then the job with several numbers of actors on the device; one table each."""
     in_a_process(write_corpus, folder, num_images)
     vocabulary = folder / "vocabulary.txt"
     vocabulary.write_text("".join(f"class {number}\n" for number in range(21)))
@@ -36,22 +35,22 @@ def measure_gpu_job(folder: Path, num_images: int) -> list[Row]:
         proxy_weights=str(folder / "proxy.pt"),
         dtype="bfloat16",
         batch_windows=64,
+        compile=compiled,
     )
-    rows = []
-    for compiled in (False, True):
-        alone = in_a_process(engine_rate, compiled)
-        rows.append(_row("engine alone" + (", compiled" if compiled else ""), alone, alone, "", ""))
-        for actors in (1, 2):
-            name = f"job, {actors} actor{'s' if actors > 1 else ''}" + (", compiled" if compiled else "")
-            job = replace(
-                options, output=f"{options.output}-{actors}{compiled}", concurrency=actors, num_gpus=1 / actors,
-                compile=compiled, threads=14 // actors,
-            )  # fmt: skip
-            with busy() as shares:
-                times = time_job(job)
-            found = shares.at_work()
-            rows.append(_row(name, times.images / times.seconds, alone, found, f"{times.first_shard_s:.1f}"))
-    return rows
+    alone = in_a_process(engine_rate, compiled)
+    yield [_row("engine alone", alone, alone, "", "")]
+    for number in actors:
+        job = replace(
+            options,
+            output=f"{options.output}-{number}",
+            concurrency=number,
+            num_gpus=1 / number,
+            threads=max((os.cpu_count() or 1) // number, 1),
+        )
+        with busy() as shares:
+            times = time_job(job)
+        rate, first = times.images / times.seconds, f"{times.first_shard_s:.1f}"
+        yield [_row(f"job, actors: {number}", rate, alone, shares.at_work(), first)]
 
 
 def _row(name: str, rate: float, alone: float, busy: str, first: str) -> Row:
@@ -60,29 +59,28 @@ def _row(name: str, rate: float, alone: float, busy: str, first: str) -> Row:
 
 
 def write_corpus(folder: Path, num_images: int) -> None:
-    """JPEGs of 500 x 375 pixels, 16 different ones repeated, and the weights of both networks."""
+    """JPEGs of 500 x 375 pixels, 8 different ones repeated, and the weights of both networks."""
     images = folder / "images"
     images.mkdir(parents=True)
-    for number, drawn in enumerate(drawn_images(16)):
+    for number, drawn in enumerate(drawn_images(8)):
         Image.fromarray(drawn).save(images / f"{number:06d}.jpg", quality=90)
-    for number in range(16, num_images):
-        (images / f"{number:06d}.jpg").write_bytes((images / f"{number % 16:06d}.jpg").read_bytes())
+    for number in range(8, num_images):
+        (images / f"{number:06d}.jpg").write_bytes((images / f"{number % 8:06d}.jpg").read_bytes())
     torch.save(seeded_clip().model.state_dict(), folder / "clip.pt")
     torch.save(seeded_proxy().model.state_dict(), folder / "proxy.pt")
 
 
 def engine_rate(compiled: bool) -> float:
     """Images a second of the engine alone, pixels in memory to labels in memory."""
-    case = Case(128)
-    config = SegmenterConfig(ModelConfig(dtype="bfloat16"))
-    networks = seeded_clip(), seeded_proxy()
-    engine = Segmenter(*networks, config, device="cuda", batch_windows=64, compiled=compiled)
+    images = drawn_images(8) * 16
+    engine = segmenter("bfloat16", 64, compiled=compiled)
+    vocabulary = seeded_vocabulary(engine.encode(images[0]).features, 21)
 
     def work() -> None:
-        decoded_masks(engine, engine.encode_batch(case.images), case.vocabularies[21])
+        decoded_masks(engine, engine.encode_batch(images), vocabulary)
 
     work()
-    return len(case.images) / statistics.median(seconds(work) for _ in range(7))
+    return len(images) / statistics.median(seconds(work) for _ in range(7))
 
 
 @dataclass

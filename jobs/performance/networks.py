@@ -53,17 +53,22 @@ class Gpu:
 
 @dataclass(frozen=True)
 class GpuJob:
-    """On a CUDA device: the whole job from JPEGs, with one and two actors, and how busy it keeps the device."""
+    """On a CUDA device: the whole job from JPEGs, and how busy it keeps the device."""
 
-    images: int = 8192
+    images: int = 6144
     """JPEGs to label."""
+    actors: tuple[int, ...] = (1, 2)
+    """Numbers of actors that share the device, one run each."""
+    compile: bool = False
+    """Compile the networks."""
 
     def run(self) -> None:
         from performance.gpu_job import measure_gpu_job
 
         show("cuda", f"The job, {self.images} JPEGs of 500 x 375 pixels, 21 classes, CLIP B/16 with DINO B/8")
         with tempfile.TemporaryDirectory() as folder:
-            print_table(measure_gpu_job(Path(folder), self.images))
+            for table in measure_gpu_job(Path(folder), self.images, self.actors, compiled=self.compile):
+                print_table(table)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ class GridCache:
     @torch.compiler.disable
     def get(self, weight: Tensor, grid_hw: tuple[int, int], make: Callable[[], Tensor]) -> Tensor:
         """`make()`, computed once for a grid and the present value, device and dtype of `weight`."""
-        key = (grid_hw, id(weight), weight._version, weight.device, weight.dtype)
+        version = None if weight.is_inference() else weight._version
+        key = (grid_hw, id(weight), version, weight.device, weight.dtype)
         kept = self._kept.pop(key, None)
         if kept is None:
             with torch.inference_mode(False), torch.no_grad():  # so that it serves with and without inference mode
