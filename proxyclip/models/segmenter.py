@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -142,24 +142,28 @@ class Segmenter:
         return self._batch_size.fit(lambda size: self._encode_images(images, size))
 
     def _encode_images(self, images: Sequence[ImageSource], windows_at_once: int) -> list[DenseFeatures]:
-        plans: list[WindowPlan] = []
-        resized: list[Tensor] = []
-        regions: list[Tensor | None] = []
-        windows: list[Tensor] = []
-        for source in images:
-            image = self._resized(source)
-            plans.append(plan_windows(image.original_hw, self.config.windows))
-            resized.append(pixels_on(self.device, image.pixels))
-            regions.append(None if image.regions is None else torch.from_numpy(image.regions).to(self.device))
-            padding = colour_on(self.device, tuple(self.clip.mean))
-            windows.append(cut_windows(resized[-1].float() / 255, plans[-1], padding))
+        prepared: list[tuple[WindowPlan, Tensor, Tensor | None]] = []
         grids: list[list[Tensor]] = [[] for _ in images]
-        for owners, batch in batch_windows(windows, windows_at_once):
+
+        def windows() -> Iterator[Tensor]:
+            """Windows image by image: a GPU computes while the next images are resized and cut."""
+            padding = colour_on(self.device, tuple(self.clip.mean))
+            for source in images:
+                image = self._resized(source)
+                plan, pixels = (
+                    plan_windows(image.original_hw, self.config.windows),
+                    pixels_on(self.device, image.pixels),
+                )
+                regions = None if image.regions is None else torch.from_numpy(image.regions).to(self.device)
+                prepared.append((plan, pixels, regions))
+                yield cut_windows(pixels.float() / 255, plan, padding)
+
+        for owners, batch in batch_windows(windows(), windows_at_once):
             for owner, grid in zip(owners, self.encode_windows(batch), strict=False):  # without the copies at the end
                 grids[owner].append(grid)
         return [
-            DenseFeatures(torch.stack(grid).unflatten(0, (len(plan.y.starts), -1)), plan, pixels, found)
-            for grid, plan, pixels, found in zip(grids, plans, resized, regions, strict=True)
+            DenseFeatures(torch.stack(grid).unflatten(0, (len(plan.y.starts), -1)), plan, pixels, regions)
+            for grid, (plan, pixels, regions) in zip(grids, prepared, strict=True)
         ]
 
     def encode_windows(self, windows: Tensor) -> Tensor:
