@@ -134,6 +134,7 @@ def _is_plain_linear(input: Any, weight: Any) -> bool:
         and input.dtype == weight.dtype
         and input.numel() >= _FEW_ROWS * input.shape[-1]
         and torch.backends.mkldnn.is_available()
+        and (input.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
         and not torch.is_grad_enabled()
     )
 
