@@ -14,11 +14,11 @@ import tyro
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # jobs/ instead of this folder
 
-from performance.networks import Decoding, Device, Engine, Gpu, GpuJob, Text  # noqa: E402
+from performance.networks import Decoding, Device, Engine, Gpu, GpuJob, Precisions, Text  # noqa: E402
 from performance.outputs import OutputPart  # noqa: E402
 from performance.tables import print_table, show  # noqa: E402
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -216,6 +216,7 @@ Part = (
     Engine
     | Gpu
     | GpuJob
+    | Precisions
     | Decoding
     | Relabel
     | Adapt

@@ -18,7 +18,9 @@ from proxyclip.models.attention import mix_by_proxy, own_attention, proxy_attent
 from proxyclip.models.decoding.decode import Decoded
 from proxyclip.models.decoding.decoder import Decoder
 from proxyclip.models.features import DenseFeatures, Features, Segmentation
+from proxyclip.models.kernels.int8 import int8_error
 from proxyclip.models.kernels.of_device import network_kernels
+from proxyclip.models.kernels.precision import torch_dtype
 from proxyclip.models.memory import BatchSize
 from proxyclip.models.networks.clip import ClipEncoder
 from proxyclip.models.networks.clip_timm import as_clip
@@ -65,7 +67,7 @@ class Segmenter:
         self.method = method_named(model.method, model.residual)
         self.device = torch.device(device)
         self._batch_size = BatchSize("windows", 1 if self.device.type == "cpu" else batch_windows)
-        dtype = getattr(torch, model.dtype)
+        dtype = torch_dtype(model.dtype)
         self.clip = (clip if isinstance(clip, ClipEncoder) else as_clip(clip)).to(self.device)
         self.clip.set_trunk_dtype(dtype)
         self.proxy: Proxy | None = None
@@ -75,7 +77,9 @@ class Segmenter:
             self.proxy = (proxy if isinstance(proxy, Proxy) else as_proxy(proxy)).to(self.device)
             check_scale(self.proxy, model.proxy_scale)
             self.proxy.set_trunk_dtype(dtype)
-        self._kernels = network_kernels(self.device, dtype)
+        if model.dtype == "int8" and (error := int8_error(self.device, self.proxy)):
+            raise ValueError(error)
+        self._kernels = network_kernels(self.device, dtype, self.proxy if model.dtype == "int8" else None)
         if compiled and self.device.type == "cpu":
             raise ValueError("compiled is for GPUs; on a CPU the networks have kernels of their own.")
         self._compiled = torch.compile(self._run_networks, dynamic=False) if compiled else None
@@ -196,7 +200,7 @@ class Segmenter:
     ) -> Tensor:
         """CLIP's values mixed by the attention of the proxy's features: dense features (B, N, E) on its grid."""
         model = self.config.model
-        weights = proxy_attention(features, beta=model.beta, gamma=model.gamma, dtype=getattr(torch, model.dtype))
+        weights = proxy_attention(features, beta=model.beta, gamma=model.gamma, dtype=torch_dtype(model.dtype))
         values = resize_values(self.clip.values(tokens, grid_hw), grid_hw, proxy_hw)
         return self.clip.project(mix_by_proxy(weights, values))
 

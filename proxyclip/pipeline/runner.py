@@ -45,6 +45,8 @@ class RayRunner(contextlib.ExitStack):
     def dtype(self, asked: Dtype | None) -> Dtype:
         """The precision for the actors. On CPUs they are taken to have the driver's processor."""
         if self._num_gpus:
+            if asked == "int8":
+                raise ValueError("--dtype int8 is for CPUs; on a GPU leave it out, or use --num-gpus 0.")
             return asked or "bfloat16"
         return cpu_dtype(asked or "float32", force=self._run.options.force_dtype)
 

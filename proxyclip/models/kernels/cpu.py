@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from proxyclip.models.kernels.int8 import Int8Linear
 from proxyclip.models.kernels.torch_calls import TorchCalls
 
 # Attention weights held at once: those of two heads of a window of 42 x 42 patches.
@@ -33,11 +35,17 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MATMULS = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
 
 
-def cpu_kernels() -> TorchCalls:
-    """The context in which networks on a CPU run with the functions of this file (see `of_device`)."""
+def cpu_kernels(int8: nn.Module | None = None) -> TorchCalls:
+    """The context in which networks on a CPU run with the functions of this file (see `of_device`).
+
+    int8: the network whose linear layers run in 8 bits.
+    """
     keep_memory()
+    linear: Callable[..., Tensor] = PackedLinear()
+    if int8 is not None:
+        linear = Int8Linear(int8, otherwise=linear)
     matmuls = {function: partial(_matmul, function) for function in _MATMULS}
-    return TorchCalls({F.linear: PackedLinear(), F.scaled_dot_product_attention: _attention, **matmuls})
+    return TorchCalls({F.linear: linear, F.scaled_dot_product_attention: _attention, **matmuls})
 
 
 class PackedLinear:

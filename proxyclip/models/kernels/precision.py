@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
+from torch import nn
 
 from proxyclip.config import Dtype
 from proxyclip.models.kernels.cpu import cpu_kernels
@@ -34,7 +34,7 @@ def cpu_dtype(asked: Dtype, *, force: bool) -> Dtype:
         return asked
     logger.warning(
         "%s is %.1f times slower than float32 on this processor (measured on one layer), which has no fast "
-        "instructions for it. The run continues in float32, and its record says so; --force-dtype uses %s all the same.",
+        "instructions for it. The run continues in float32, and its record says so; --force-dtype takes %s anyway.",
         asked,
         1 / speed,
         asked,
@@ -46,8 +46,8 @@ def cpu_dtype(asked: Dtype, *, force: bool) -> Dtype:
 def speed_of(dtype: Dtype) -> float:
     """How many times faster than in float32 a linear layer is in `dtype` on this CPU, with the package's kernels."""
     best = {"float32": float("inf"), dtype: float("inf")}
-    works = {name: _layer(getattr(torch, name)) for name in best}
-    with torch.inference_mode(), cpu_kernels():
+    works = {name: _layer(name) for name in best}
+    with torch.inference_mode():
         for number in range(_ROUNDS + 1):  # by turns, because other processes come and go
             for name, work in works.items():
                 started = time.perf_counter()
@@ -57,7 +57,19 @@ def speed_of(dtype: Dtype) -> float:
     return best["float32"] / best[dtype]
 
 
-def _layer(dtype: torch.dtype) -> Callable[[], object]:
-    weight = torch.nn.Parameter(torch.ones(_HIDDEN, _WIDTH, dtype=dtype), requires_grad=False)
-    input = torch.ones(_ROWS, _WIDTH, dtype=dtype)
-    return lambda: F.linear(input, weight)
+def torch_dtype(dtype: Dtype) -> torch.dtype:
+    """The type of the networks' tensors. int8 is inside the linear layers only."""
+    found: torch.dtype = torch.float32 if dtype == "int8" else getattr(torch, dtype)
+    return found
+
+
+def _layer(dtype: Dtype) -> Callable[[], object]:
+    layer = nn.Linear(_WIDTH, _HIDDEN).requires_grad_(False).to(torch_dtype(dtype))
+    kernels = cpu_kernels(layer if dtype == "int8" else None)
+    input = torch.ones(_ROWS, _WIDTH, dtype=torch_dtype(dtype))
+
+    def work() -> None:
+        with kernels:
+            layer(input)
+
+    return work
