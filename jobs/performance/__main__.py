@@ -14,7 +14,7 @@ import tyro
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # jobs/ instead of this folder
 
-from performance.networks import Decoding, Device, Engine, Gpu, GpuJob, Precisions, Text  # noqa: E402
+from performance.networks import Decoding, Device, Engine, Gpu, GpuJob, Levels, Precisions, Text  # noqa: E402
 from performance.outputs import OutputPart  # noqa: E402
 from performance.tables import print_table, show  # noqa: E402
 
@@ -217,6 +217,7 @@ Part = (
     | Gpu
     | GpuJob
     | Precisions
+    | Levels
     | Decoding
     | Relabel
     | Adapt

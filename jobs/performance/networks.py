@@ -91,6 +91,20 @@ class Precisions:
 
 
 @dataclass(frozen=True)
+class Levels:
+    """The engine with fewer of this processor's instructions, beside torch's own kernels: as on older processors."""
+
+    rounds: int = 3
+    """Times that each pair is measured by turns. The median counts."""
+
+    def run(self) -> None:
+        from performance.levels import measure_levels
+
+        show("cpu", "One window of 336 pixels, float32, CLIP ViT-B/16 with DINO ViT-B/8, seeded; labels from features")
+        print_table(measure_levels(self.rounds))
+
+
+@dataclass(frozen=True)
 class Decoding:
     """Labels from features, for growing vocabularies: the engine against a plain implementation."""
 
