@@ -140,6 +140,8 @@ class LabelOptions:
     """Stop if more images than this fail: a count (25) or a share of the corpus (5%, 0.05)."""
     address: Annotated[str | None, unset("RAY_ADDRESS, which ray job submit sets, else one is started", "STR")] = None
     """Ray cluster to join."""
+    log_json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write a line of JSON to stderr for every commit and every warning, instead of a progress bar."""
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"]), tyro.conf.FlagCreatePairsOff] = False
     """Show Ray's own logs and progress."""
 

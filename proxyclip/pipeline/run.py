@@ -19,7 +19,7 @@ from proxyclip.dataset.run_record import begin_run, write_embeddings, write_head
 from proxyclip.dataset.segments import Compaction
 from proxyclip.pipeline.opening import Run, open_run
 from proxyclip.pipeline.options import BEST, LabelOptions, allowed_failures
-from proxyclip.pipeline.progress import RunProgress
+from proxyclip.pipeline.progress import CommitLog, RunProgress
 from proxyclip.pipeline.stages.write import Receipt
 from proxyclip.recipes.names import look_up
 from proxyclip.recipes.quality import QUALITIES
@@ -159,11 +159,14 @@ class _Execution:
         allowed = allowed_failures(self.run.options.max_failures, totals.planned)
         compaction = Compaction(manifest.commits, manifest.committed())
         progress = RunProgress(totals.planned, totals.labelled + totals.failed, totals.failed)
+        if self.run.options.log_json:
+            progress = CommitLog(totals.planned, totals.labelled + totals.failed, totals.failed)
         in_a_row = 0
         with contextlib.closing(compaction), progress:
             for receipt in self._running().label(config, pending):
                 summary.retries += receipt.retries
                 if receipt.error is not None:
+                    progress.shard_failed(receipt.shard, receipt.error)
                     summary.shard_errors[receipt.shard] = receipt.error
                     in_a_row += 1
                     if in_a_row == ERRORS_IN_A_ROW:
@@ -172,7 +175,7 @@ class _Execution:
                     continue
                 in_a_row = 0
                 compaction.add(receipt.shard)
-                progress.add(receipt.labelled, receipt.failed)
+                progress.add(receipt.labelled, receipt.failed, shard=receipt.shard)
                 if allowed is not None and progress.failed > allowed:
                     limit = f"--max-failures {self.run.options.max_failures} allows {allowed}"
                     summary.stopped = f"{progress.failed} images failed, {limit}"
