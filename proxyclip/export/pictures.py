@@ -11,6 +11,7 @@ from PIL import Image
 
 from proxyclip.dataset.rows import LabelledImage
 from proxyclip.images.errors import ImageError
+from proxyclip.images.inputs.images import Readable
 from proxyclip.images.listing import fetch_image
 from proxyclip.images.reading import read_pixels
 from proxyclip.storage.store import Storage
@@ -27,7 +28,7 @@ class Picture:
     suffix: str
 
 
-def fetch_pictures(images: Storage, rows: Sequence[LabelledImage]) -> list[Picture | ImageError]:
+def fetch_pictures(images: Readable, rows: Sequence[LabelledImage]) -> list[Picture | ImageError]:
     """The images of some rows, as they are stored; or why an image cannot be used.
 
     An image that its EXIF orientation turns becomes an upright PNG, since not every reader turns it.
