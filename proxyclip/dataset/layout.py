@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from proxyclip.dataset.rows import ALL_KINDS
+from proxyclip.images.inputs.names import as_path
 
 RUN = "run.json"
 VOCABULARY = "vocabulary.json"

@@ -11,10 +11,8 @@ from PIL import Image
 
 from proxyclip.dataset.rows import LabelledImage
 from proxyclip.images.errors import ImageError
-from proxyclip.images.inputs.images import Readable
-from proxyclip.images.listing import fetch_image
+from proxyclip.images.inputs.images import Readable, fetch_image
 from proxyclip.images.reading import read_pixels
-from proxyclip.storage.store import Storage
 
 _ORIENTATION_TAG = 0x0112
 _SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "TIFF": "tif", "BMP": "bmp", "MPO": "jpg"}

@@ -36,7 +36,7 @@ from proxyclip.gallery.options import GalleryOptions
 from proxyclip.gallery.pictures import Margins, fitted, nearest, positions_png, small_confidence_png, thumbnail
 from proxyclip.gallery.sampling import Survey, survey
 from proxyclip.gallery.scores import read_scores
-from proxyclip.images.listing import open_images
+from proxyclip.images.inputs.images import Images, open_images
 from proxyclip.storage.store import Storage
 
 SHOWN_FAILURES = 1000
@@ -158,7 +158,7 @@ class _Pictures:
     def __init__(
         self,
         outputs: list[tuple[Labels, Survey]],
-        images: Storage,
+        images: Images,
         destination: Storage,
         longest: int,
         margins: Margins | None,

@@ -11,10 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from proxyclip.images.errors import ImageError
-from proxyclip.images.inputs.images import Readable
-from proxyclip.images.listing import fetch_image
+from proxyclip.images.inputs.images import Readable, fetch_image
 from proxyclip.images.reading import read_thumbnail
-from proxyclip.storage.store import Storage
 
 JPEG_QUALITY = 75
 CONFIDENCE_SIDE = 160

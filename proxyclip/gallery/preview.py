@@ -14,7 +14,7 @@ from proxyclip.dataset.run_record import read_names, require_run
 from proxyclip.dataset.shards import read_masks
 from proxyclip.gallery.contact_sheet import Tile, contact_sheet
 from proxyclip.gallery.options import PreviewOptions
-from proxyclip.images.listing import fetch_image, open_images
+from proxyclip.images.inputs.images import Images, fetch_image, open_images
 from proxyclip.images.reading import read_pixels
 from proxyclip.storage.store import Storage
 from proxyclip.vocabulary.names import ignore_label

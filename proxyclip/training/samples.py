@@ -16,7 +16,7 @@ from proxyclip.dataset.masks import confidence_from_png, mask_from_png, spread_c
 from proxyclip.dataset.reading.labels import Labels
 from proxyclip.dataset.rows import LabelledImage
 from proxyclip.images.errors import ImageError
-from proxyclip.images.listing import fetch_image, open_images
+from proxyclip.images.inputs.images import Images, fetch_image, open_images
 from proxyclip.images.reading import read_pixels
 from proxyclip.storage.store import Storage, public_uri
 from proxyclip.vocabulary.thresholds import Thresholds

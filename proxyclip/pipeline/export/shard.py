@@ -19,7 +19,7 @@ from proxyclip.export.registry import FORMATS
 from proxyclip.export.selection import ExportImage, Selection
 from proxyclip.export.target import Format, Target
 from proxyclip.images.errors import ImageError
-from proxyclip.images.listing import open_images
+from proxyclip.images.inputs.images import Images, open_images
 from proxyclip.storage.store import Storage
 
 
