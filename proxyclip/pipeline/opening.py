@@ -127,8 +127,8 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
 
 def absolute_input(options: LabelOptions) -> LabelOptions:
     """The options with an absolute input, which says by itself which columns count."""
-    columns = dict.fromkeys(options.columns)
-    return replace(options, input=input_address(options.input, **options.columns), **columns)
+    address = input_address(options.input, **options.columns)
+    return replace(options, input=address, uri_column=None, image_column=None, key_column=None)
 
 
 def _networks(options: LabelOptions, vocabulary: Vocabulary | None) -> tuple[RunConfig, dict[str, str], dict[str, str]]:

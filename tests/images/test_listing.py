@@ -97,9 +97,9 @@ def test_a_missing_input_is_told_from_one_without_images(uri):
 
 
 def test_a_file_that_is_no_image_is_refused(tmp_path):
-    (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"notes.txt is a file without an image's extension"):
-        list_images(str(tmp_path / "notes.txt"))
+    (tmp_path / "notes.md").write_text("x")
+    with pytest.raises(ValueError, match=r"notes.md is a file without an image's extension"):
+        list_images(str(tmp_path / "notes.md"))
 
 
 def test_a_file_changed_has_another_etag(uri):

@@ -72,10 +72,8 @@ def _images(batch: pa.RecordBatch, bucket: str, *, is_csv: bool) -> pa.RecordBat
     batch = batch.filter(kept)
     keys = [unquote_plus(key) if is_csv else key for key in batch["key"].to_pylist()]
     uris = [f"s3://{bucket}/{key}" if is_image(key) else None for key in keys]
-    size, etag = (
-        batch[name] if name in batch.schema.names else pa.nulls(batch.num_rows, pa.string())
-        for name in ("size", "etag")
-    )
+    none = pa.nulls(batch.num_rows, pa.string())
+    size, etag = (batch[name] if name in batch.schema.names else none for name in ("size", "etag"))
     if pa.types.is_string(size.type):
         size = pc.if_else(pc.equal(size, ""), None, size)
     return pa.RecordBatch.from_arrays([pa.array(uris, pa.string()), size, etag], ["uri", "size_bytes", "etag"])
@@ -83,7 +81,7 @@ def _images(batch: pa.RecordBatch, bucket: str, *, is_csv: bool) -> pa.RecordBat
 
 def _from_csv(file: BinaryIO, names: list[str]) -> Iterator[pa.RecordBatch]:
     plain = [_plain(name) for name in names]
-    with gzip.GzipFile(fileobj=file) as unzipped:
+    with gzip.open(file) as unzipped:
         yield from csv_batches(unzipped, [name for name in _COLUMNS if name in plain], plain)
 
 

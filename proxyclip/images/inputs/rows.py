@@ -75,13 +75,10 @@ def list_rows(storage: Storage, entry: Entry, image: str | None, key_column: str
                 etags = [f"{row}-{entry.etag}" for row in range(len(names))]
     except (StorageError, FileNotFoundError, PermissionError):
         raise
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, pa.ArrowInvalid) or not isinstance(error, ValueError):
-            yield pa.RecordBatch.from_arrays(
-                [pa.array([f"{entry.key}#"]), pa.array([0]), pa.array([entry.etag])], schema=SCHEMA
-            )
-            return
-        raise
+    except (pa.ArrowException, OSError):
+        stands_for_it = ([f"{entry.key}#"], [0], [entry.etag])
+        yield pa.RecordBatch.from_arrays([pa.array(column) for column in stands_for_it], schema=SCHEMA)
+        return
     uris = pa.array([f"{entry.key}#{name}" for name in names], pa.string())
     yield pa.RecordBatch.from_arrays([uris, pa.array(sizes, pa.int64()), pa.array(etags, pa.string())], schema=SCHEMA)
 
@@ -211,8 +208,10 @@ class ParquetFiles:
             raise ImageError("fetch_failed", f"the Parquet file {key} was damaged when it was listed and is whole now")
         if footer.keys is not None:
             row = footer.keys.get(name, -1)
+        elif name.isdecimal():
+            row = int(name)
         else:
-            row = int(name) if name.isdecimal() else -1
+            row = -1
         if not 0 <= row < footer.metadata.num_rows:
             raise ImageError("fetch_failed", f"the Parquet file {key} has no such row any more")
         return row, bisect_right(footer.first_rows, row) - 1

@@ -7,7 +7,7 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -73,7 +73,7 @@ def choose(names: Sequence[str], given: str | None, usual: Sequence[str], flag: 
     if given is not None:
         raise ValueError(f"input {shown}: it has no column {given!r}; {flag} must be one of its columns: {columns}.")
     raise ValueError(
-        f"input {shown}: it has no column {' or '.join(usual)}; say with {flag} which of its columns to read: {columns}."
+        f"input {shown}: it has no column {' or '.join(usual)}; name with {flag} the one to read: {columns}."
     )
 
 
@@ -87,7 +87,7 @@ def _rows(file: BinaryIO, key: str, uri_column: str | None, shown: str) -> Itera
         for batch in parquet.iter_batches(_BATCH_ROWS, columns=wanted):
             yield _three(batch, columns)
         return
-    plain: BinaryIO = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else file  # type: ignore[assignment]
+    plain: IO[bytes] = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else file
     if name.removesuffix(".gz").endswith(".txt"):
         lines = io.TextIOWrapper(plain, encoding="utf-8-sig")
         while some := list(islice(lines, _BATCH_ROWS)):
@@ -101,7 +101,7 @@ def _rows(file: BinaryIO, key: str, uri_column: str | None, shown: str) -> Itera
         yield _three(batch, columns)
 
 
-def csv_batches(file: BinaryIO, wanted: list[str], names: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def csv_batches(file: IO[bytes], wanted: list[str], names: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Some columns of a CSV file, all as text. names: of all columns; None if the first line has them."""
     yield from pv.open_csv(
         file,

@@ -7,7 +7,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from proxyclip.images.errors import ImageError
 from proxyclip.images.inputs.kept import Kept
@@ -54,7 +54,7 @@ def index_tar(storage: Storage, entry: Entry) -> TarIndex:
         try:
             with tarfile.open(fileobj=blocks, mode="r:") as tar:
                 while (info := tar.next()) is not None:
-                    tar.members.clear()  # else it keeps them all
+                    tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
                     end = tar.offset
                     if end > entry.size_bytes:
                         raise tarfile.ReadError("the file ends within a member")
@@ -73,7 +73,7 @@ def index_tar(storage: Storage, entry: Entry) -> TarIndex:
     return TarIndex(entry.etag, members, damage)
 
 
-def _refuse_no_end(blocks: io.BufferedIOBase, end: int) -> None:
+def _refuse_no_end(blocks: IO[bytes], end: int) -> None:
     """Raise ReadError if a tar file does not end with zeros. tarfile takes any damage for the end."""
     blocks.seek(end)
     mark = blocks.read(tarfile.BLOCKSIZE)

@@ -35,7 +35,9 @@ def reprocess(options: ReprocessOptions) -> Reprocessed:
     options = replace(
         options,
         input=input_address(options.input, **options.columns),
-        **dict.fromkeys(options.columns),
+        uri_column=None,
+        image_column=None,
+        key_column=None,
         vocabularies=Storage(options.vocabularies).uri,
         output=output_uri(options.output),
     )
