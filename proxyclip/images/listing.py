@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from proxyclip.images.errors import ImageError
 from proxyclip.images.inputs.address import MANIFEST, TABLES, InputAddress, input_storage, located, named_files
 from proxyclip.images.inputs.images import fetch_image, open_images
 from proxyclip.images.inputs.inventory import read_inventory
-from proxyclip.images.inputs.names import is_plain
+from proxyclip.images.inputs.names import is_plain, stands_for_damage
 from proxyclip.images.inputs.rows import image_column, list_rows
 from proxyclip.images.inputs.sorting import SCHEMA, Listing, sorted_listing
 from proxyclip.images.inputs.tables import read_table
@@ -58,12 +59,23 @@ def list_images(input_uri: str, *, exclude: str | None = None, only: Collection[
     found = sorted_listing(batches)
     if not found.num_images:
         raise ValueError(f"input {public_uri(address.place)}: it names no images.")
+    _refuse_only_damage(input_uri, found)
     if found.num_repeated:
         logger.warning(
             "input %s: %d rows repeat the URI of an earlier one, such as %s; each image is labelled once.",
             *(public_uri(address.place), found.num_repeated, found.repeated),
         )
     return found
+
+
+def _refuse_only_damage(input_uri: str, found: Listing) -> None:
+    """Raise ValueError if not one of the input's tar or Parquet files can be read."""
+    if not all(stands_for_damage(image.uri) for image in found):
+        return
+    try:
+        fetch_image(open_images(input_uri), next(iter(found)).uri)
+    except ImageError as error:
+        raise ValueError(f"input {public_uri(InputAddress.parse(input_uri).place)}: {error.reason}.") from error
 
 
 def _below(storage: Storage, address: InputAddress, is_left_out: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
@@ -136,12 +148,23 @@ def _of_entries(storage: Storage, address: InputAddress, entries: Iterable[Entry
             return None
         return list(list_rows(storage, entry, address.image_column, address.key_column))
 
+    is_table = False
+    broken: list[tuple[Entry, list[pa.RecordBatch]]] = []
     for entry, found in _in_order(lambda entry: (entry, of(entry)), entries):
-        yield from read_table(storage, entry.key, address.uri_column) if found is None else found
+        if found is None:
+            is_table = True
+            yield from read_table(storage, entry.key, address.uri_column)
+        elif len(found) == 1 and found[0].num_rows == 1 and stands_for_damage(found[0].column(0)[0].as_py()):
+            broken.append((entry, found))
+        else:
+            yield from found
+    for entry, found in broken:
+        # Images are missing from a corpus whose tables cannot be read, so that run must not start.
+        yield from read_table(storage, entry.key, address.uri_column) if is_table else found
 
 
 def _has_bytes(storage: Storage, address: InputAddress, entry: Entry) -> bool:
-    """Whether a Parquet file holds the images themselves, and not only their URIs."""
+    """Whether a Parquet file holds the images themselves, and not only their URIs. A broken one may."""
     if address.uri_column is not None:
         return False
     try:
@@ -150,7 +173,7 @@ def _has_bytes(storage: Storage, address: InputAddress, entry: Entry) -> bool:
     except (StorageError, FileNotFoundError, PermissionError):
         raise
     except (pa.ArrowException, OSError):
-        return True  # it is broken, and recorded as such
+        return True
     return image_column(schema, None, f"{public_uri(storage.uri)}/{entry.key}") is not None
 
 

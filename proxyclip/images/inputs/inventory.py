@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
-from proxyclip.images.inputs.tables import as_rows, csv_batches
+from proxyclip.images.inputs.tables import as_rows, csv_batches, unzipped
 from proxyclip.images.ref import is_image
 from proxyclip.storage.store import Storage, StorageError, public_uri
 
@@ -81,8 +80,7 @@ def _images(batch: pa.RecordBatch, bucket: str, *, is_csv: bool) -> pa.RecordBat
 
 def _from_csv(file: BinaryIO, names: list[str]) -> Iterator[pa.RecordBatch]:
     plain = [_plain(name) for name in names]
-    with gzip.open(file) as unzipped:
-        yield from csv_batches(unzipped, [name for name in _COLUMNS if name in plain], plain)
+    yield from csv_batches(unzipped(file), [name for name in _COLUMNS if name in plain], plain)
 
 
 def _from_parquet(file: BinaryIO, names: list[str]) -> Iterator[pa.RecordBatch]:

@@ -41,6 +41,11 @@ def is_plain(key: str) -> bool:
     return TAR not in key and PARQUET not in key and "://" not in key
 
 
+def stands_for_damage(uri: str) -> bool:
+    """Whether a uri stands for a tar or Parquet file that cannot be read."""
+    return not is_address(uri) and uri.endswith((TAR, PARQUET))
+
+
 def row_name(row: int) -> str:
     """How a row is called that has no key."""
     return f"{row:0{_ROW_DIGITS}d}"

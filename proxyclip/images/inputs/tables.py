@@ -7,7 +7,7 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -87,7 +87,7 @@ def _rows(file: BinaryIO, key: str, uri_column: str | None, shown: str) -> Itera
         for batch in parquet.iter_batches(_BATCH_ROWS, columns=wanted):
             yield _three(batch, columns)
         return
-    plain: IO[bytes] = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else file
+    plain = unzipped(file) if name.endswith(".gz") else file
     if name.removesuffix(".gz").endswith(".txt"):
         lines = io.TextIOWrapper(plain, encoding="utf-8-sig")
         while some := list(islice(lines, _BATCH_ROWS)):
@@ -101,6 +101,11 @@ def _rows(file: BinaryIO, key: str, uri_column: str | None, shown: str) -> Itera
         yield _three(batch, columns)
 
 
+def unzipped(file: BinaryIO) -> IO[bytes]:
+    """A gzip file, to be read as what it holds."""
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
+
+
 def csv_batches(file: IO[bytes], wanted: list[str], names: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Some columns of a CSV file, all as text. names: of all columns; None if the first line has them."""
     yield from pv.open_csv(
@@ -108,7 +113,10 @@ def csv_batches(file: IO[bytes], wanted: list[str], names: list[str] | None = No
         pv.ReadOptions(block_size=_CSV_BLOCK_BYTES, column_names=names),
         pv.ParseOptions(newlines_in_values=True),
         pv.ConvertOptions(
-            column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted, strings_can_be_null=True
+            column_types=dict.fromkeys(wanted, pa.string()),
+            include_columns=wanted,
+            null_values=[""],
+            strings_can_be_null=True,
         ),
     )
 
