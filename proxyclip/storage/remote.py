@@ -149,6 +149,7 @@ class Remote:
                 yield self._entry(info)
 
     def _find(self, folder: str, base: str) -> Iterator[dict[str, Any]]:
+        self.fs.invalidate_cache()  # some keep what they have listed, whatever they are told
         try:
             yield from self._ask(folder, lambda: self.fs.find(base, detail=True)).values()
         except FileNotFoundError:
