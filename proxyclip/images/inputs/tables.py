@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 URI_COLUMNS = ("uri", "url", "path", "file_name")
 _SIZE_COLUMNS, _ETAG_COLUMNS = ("size_bytes", "size"), ("etag", "e_tag")
+_SECRET = r"(?i)^[a-z0-9+.-]+://[^/]*:[^/]*@|[?&](X-Amz-Signature|X-Goog-Signature|Signature|sig)="
 _BATCH_ROWS = 2**16
 _CSV_BLOCK_BYTES = 2**24
 
@@ -54,6 +55,7 @@ def as_rows(batch: pa.RecordBatch, shown: str) -> pa.RecordBatch:
     """Rows of `sorting.SCHEMA` from columns uri, size_bytes and etag of any type. Rows without a uri are left out."""
     uris = pc.utf8_trim_whitespace(batch.column(0).cast(pa.string()))
     has_uri = pc.fill_null(pc.greater(pc.binary_length(uris), 0), False)
+    _refuse_secrets(uris, shown)
     uris = pc.replace_substring_regex(uris, "^/+", "file:///")
     try:
         sizes = pc.max_element_wise(pc.fill_null(batch.column(1).cast(pa.int64()), 0), 0)
@@ -61,6 +63,17 @@ def as_rows(batch: pa.RecordBatch, shown: str) -> pa.RecordBatch:
         raise ValueError(f"input {shown}: the sizes of its files are not whole numbers ({error}).") from error
     etags = pc.utf8_trim(pc.fill_null(batch.column(2).cast(pa.string()), ""), '"')
     return pa.RecordBatch.from_arrays([uris, sizes, etags], schema=SCHEMA).filter(has_uri)
+
+
+def _refuse_secrets(uris: pa.Array, shown: str) -> None:
+    """Raise ValueError for a URI with a password or a signature: outputs name images by their URIs."""
+    is_secret = pc.fill_null(pc.match_substring_regex(uris, _SECRET), False)
+    if pc.any(is_secret).as_py():
+        uri = uris.filter(is_secret)[0].as_py()
+        raise ValueError(
+            f"input {shown}: {public_uri(uri)} has a password or a signature, which would be written to the output; "
+            "give the image's plain address (s3://BUCKET/KEY) and credentials apart from it."
+        )
 
 
 def choose(names: Sequence[str], given: str | None, usual: Sequence[str], flag: str, shown: str) -> str:

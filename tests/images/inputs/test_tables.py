@@ -1,8 +1,12 @@
 """Inputs that are tables of URIs, on disk and in a real S3 server."""
 
 import gzip
+import http.server
 import io
 import logging
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -134,7 +138,7 @@ def test_one_table_of_several_that_is_cut_off_is_refused_too(place):
 
 def test_a_table_with_a_row_too_long_is_refused(place):
     place.write("t.csv", b"uri,size\na.jpg,1\nb.jpg,2,3\n")
-    with pytest.raises(ValueError, match=r"t\.csv: it cannot be read as a table .*Row #3"):
+    with pytest.raises(ValueError, match=r"t\.csv: it cannot be read as a table .*Expected 2 columns, got 3: b\.jpg,2,3"):
         list_images(f"{place.uri}/t.csv")
 
 
@@ -155,3 +159,53 @@ def test_tables_of_many_files_are_one_input(place):
         list_images(f"{place.uri}/part-{{0..3}}.parquet")
     with pytest.raises(FileNotFoundError, match=r"none of the 4 files there has such a name"):
         list_images(f"{place.uri}/shard-*.parquet")
+
+
+@pytest.mark.parametrize(
+    "secret", ["https://me:secret@host/a.jpg", "https://b.s3.amazonaws.com/a.jpg?x=1&X-Amz-Signature=secret"]
+)
+def test_an_address_with_a_secret_is_refused_and_not_shown(place, secret):
+    place.write("t.txt", f"a.jpg\n{secret}\n".encode())
+    with pytest.raises(ValueError, match=r"t\.txt: https://.*/a\.jpg has a password or a signature") as caught:
+        list_images(f"{place.uri}/t.txt")
+    assert "secret@" not in str(caught.value)
+    assert "=secret" not in str(caught.value)
+
+
+class Site(http.server.BaseHTTPRequestHandler):
+    """Has /a.jpg, is broken at /500, and lacks all else."""
+
+    def do_GET(self):
+        status = {"/a.jpg?size=1": 200, "/500": 500}.get(self.path, 404)
+        self.send_response(status)
+        self.send_header("Content-Length", "1")
+        self.end_headers()
+        self.wfile.write(b"a")
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_site_that_is_down_costs_its_images_only(tmp_path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        site = f"http://127.0.0.1:{server.server_port}"
+        with socket.create_server(("127.0.0.1", 0)) as nobody:
+            nowhere = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        uris = [f"{site}/a.jpg?size=1", f"{site}/gone", f"{site}/500", f"{nowhere}/a.jpg", "nosuch://host/a"]
+        (tmp_path / "t.txt").write_text("\n".join(uris))
+        refs = list(list_images(str(tmp_path / "t.txt")))
+        with ThreadPoolExecutor(4) as pool:
+            fetched = open_images(str(tmp_path / "t.txt")).fetch(pool, refs)
+        found = {ref.uri: each for ref, each in zip(refs, fetched, strict=True)}
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    data, *errors = (found[uri] for uri in uris)
+    assert data == b"a"
+    reasons = ["no such file", "the site does not serve it (ClientResponseError)", "the site does not serve it (Client"]
+    reasons.append("it cannot be fetched: storage: nosuch://host: Protocol not known")
+    assert [each.reason.startswith(reason) for each, reason in zip(errors, reasons, strict=True)] == [True] * 4, errors
