@@ -36,6 +36,7 @@ from proxyclip.gallery.options import GalleryOptions
 from proxyclip.gallery.pictures import Margins, fitted, nearest, positions_png, small_confidence_png, thumbnail
 from proxyclip.gallery.sampling import Survey, survey
 from proxyclip.gallery.scores import read_scores
+from proxyclip.images.inputs.address import searched_folder
 from proxyclip.images.inputs.images import Images, open_images
 from proxyclip.storage.store import Storage
 
@@ -79,7 +80,7 @@ def gallery(options: GalleryOptions, margins: Margins | None = None) -> Built:
     if not outputs[0][1].num_images and not failures["count"]:
         raise ValueError(f"{options.output} has no masks yet; wait until the labelling job has committed a shard.")
     images = open_images(labels.record.input)
-    destination = open_destination(labels.storage, images.storage, options.to)
+    destination = open_destination(labels.storage, searched_folder(labels.record.input), options.to)
     pictures = _Pictures(outputs, images, destination, options.size, margins)
     rows = pictures.write()
     data = {

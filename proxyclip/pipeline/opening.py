@@ -12,7 +12,7 @@ from proxyclip.dataset.features.record import FeatureRecord, features_manifest, 
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.run_record import RunRecord, read_run, refuse_another_run
-from proxyclip.images.inputs.address import input_address, input_storage
+from proxyclip.images.inputs.address import input_address, searched_folder
 from proxyclip.images.inputs.images import open_images
 from proxyclip.images.inputs.sorting import Listing
 from proxyclip.images.listing import list_images
@@ -185,8 +185,8 @@ def output_uri(output: str) -> str:
 
 def regions_uri(regions: str, input_uri: str) -> str:
     """The folder of regions, absolute. Raises FileNotFoundError if it is empty, ValueError if it lies in the input."""
-    storage, images = Storage(regions), input_storage(input_uri)
-    if f"{storage.uri}/".startswith(f"{images.uri}/"):
+    storage, images = Storage(regions), searched_folder(input_uri)
+    if images is not None and f"{storage.uri}/".startswith(f"{images.uri}/"):
         raise ValueError(
             f"--regions {public_uri(storage.uri)} lies in the input, so its maps would be labelled as images; move "
             "them to a folder of their own."

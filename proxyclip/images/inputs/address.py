@@ -68,6 +68,12 @@ def input_storage(input_uri: str) -> Storage:
     return located(InputAddress.parse(input_uri))[0]
 
 
+def searched_folder(input_uri: str) -> Storage | None:
+    """The folder in which an input finds its images, or None if it names its files: what else lies there is no input."""
+    storage, name = located(InputAddress.parse(input_uri))
+    return storage if name is None or "*" in name else None
+
+
 def located(address: InputAddress) -> tuple[Storage, str | None]:
     """The folder of an input, and the name or the pattern of its files; None: all files of the folder."""
     storage = Storage(address.place)
@@ -91,14 +97,18 @@ def named_files(storage: Storage, name: str) -> list[str]:
         return [name]
     if "*" not in name:
         return _numbered(name)
-    found = [entry.key for entry in storage.list() if "/" not in entry.key]
-    patterns = _numbered(name)
-    keys = [key for key in found if any(fnmatchcase(key, _literal(pattern)) for pattern in patterns)]
+    patterns = [_literal(pattern) for pattern in _numbered(name)]
+    keys, num_files = [], 0
+    for entry in storage.walk():
+        if "/" not in entry.key:
+            num_files += 1
+            if any(fnmatchcase(entry.key, pattern) for pattern in patterns):
+                keys.append(entry.key)
     if not keys:
         raise FileNotFoundError(
-            f"input {public_uri(storage.uri)}/{name}: none of the {len(found)} files there has such a name."
+            f"input {public_uri(storage.uri)}/{name}: none of the {num_files} files there has such a name."
         )
-    return keys
+    return sorted(keys)
 
 
 def _is_pattern(name: str) -> bool:

@@ -21,6 +21,7 @@ from proxyclip.images.ref import GONE, ImageRef
 from proxyclip.storage.store import Entry, Storage, StorageError, public_uri
 
 IMAGE_COLUMN = "image"
+_BATCH_ROWS = 2**16
 # Rows of a row group that are in memory at once.
 _ROWS_AT_ONCE = 32
 _FILES_KEPT = 16
@@ -79,8 +80,11 @@ def list_rows(storage: Storage, entry: Entry, image: str | None, key_column: str
         stands_for_it = ([f"{entry.key}#"], [0], [entry.etag])
         yield pa.RecordBatch.from_arrays([pa.array(column) for column in stands_for_it], schema=SCHEMA)
         return
-    uris = pa.array([f"{entry.key}#{name}" for name in names], pa.string())
-    yield pa.RecordBatch.from_arrays([uris, pa.array(sizes, pa.int64()), pa.array(etags, pa.string())], schema=SCHEMA)
+    for start in range(0, len(names), _BATCH_ROWS):
+        end = start + _BATCH_ROWS
+        uris = pa.array([f"{entry.key}#{name}" for name in names[start:end]], pa.string())
+        columns = [uris, pa.array(sizes[start:end], pa.int64()), pa.array(etags[start:end], pa.string())]
+        yield pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ class ParquetFiles:
             key, _ = _parts(ref.uri)
             try:
                 _, group = self._find(ref.uri)
-            except ImageError:
+            except (ImageError, PermissionError):  # each says so when it is read
                 group = -1
             groups[key, group].append(ref)
         yield from groups.values()

@@ -5,8 +5,9 @@ import pytest
 from proxyclip.dataset.layout import preview_key
 from proxyclip.evaluation.labels.files import LabelFiles
 from proxyclip.export.names import NamesInUse, suffix
-from proxyclip.images.inputs.address import InputAddress, input_address
+from proxyclip.images.inputs.address import InputAddress, input_address, searched_folder
 from proxyclip.images.inputs.names import is_address, split_parquet, split_tar, stands_for_damage, stem
+from proxyclip.storage.store import Storage
 
 NAMES = [
     ("photos/a.b.jpg", "photos/a.b"),
@@ -59,3 +60,12 @@ def test_columns_are_part_of_an_address(tmp_path):
     with pytest.raises(ValueError, match=r"--key-column is 'a;b'"):
         input_address(str(tmp_path), key_column="a;b")
     assert input_address(f"{tmp_path}/a;b").endswith("/a;b")
+
+
+def test_only_a_folder_that_is_searched_must_hold_nothing_else(tmp_path):
+    for name in ("t.csv", "a.tar", "b.tar", "a.jpg", "album.jpg/c.jpg"):
+        Storage(str(tmp_path)).write(name, b"")
+    here = Storage(str(tmp_path))
+    assert [searched_folder(f"{tmp_path}/{name}") for name in ("", "*.tar")] == [here, here]
+    assert [searched_folder(f"{tmp_path}/{name}") for name in ("t.csv", "{0..1}.tar", "a.tar", "a.jpg")] == [None] * 4
+    assert searched_folder(f"{tmp_path}/album.jpg") == Storage(f"{tmp_path}/album.jpg")

@@ -180,3 +180,15 @@ def test_a_store_that_fails_is_not_blamed_on_the_rows(place, monkeypatch):
         monkeypatch.setattr(type(place), "open", fails)
         with pytest.raises(StorageError, match="down"):
             images.fetch(pool, refs)
+
+
+def test_files_that_may_not_be_read_fail_for_that_reason(place, monkeypatch):
+    place.write("x.parquet", hugging_face(range(3)))
+    refs = list(list_images(place.uri))
+
+    def fails(*args):
+        raise PermissionError(13, "access denied")
+
+    monkeypatch.setattr(type(place), "open", fails)
+    with ThreadPoolExecutor(2) as pool:
+        assert {each.reason for each in open_images(place.uri).fetch(pool, refs)} == {"access denied"}

@@ -138,7 +138,9 @@ def test_one_table_of_several_that_is_cut_off_is_refused_too(place):
 
 def test_a_table_with_a_row_too_long_is_refused(place):
     place.write("t.csv", b"uri,size\na.jpg,1\nb.jpg,2,3\n")
-    with pytest.raises(ValueError, match=r"t\.csv: it cannot be read as a table .*Expected 2 columns, got 3: b\.jpg,2,3"):
+    with pytest.raises(
+        ValueError, match=r"t\.csv: it cannot be read as a table .*Expected 2 columns, got 3: b\.jpg,2,3"
+    ):
         list_images(f"{place.uri}/t.csv")
 
 
