@@ -69,7 +69,7 @@ def input_storage(input_uri: str) -> Storage:
 
 
 def searched_folder(input_uri: str) -> Storage | None:
-    """The folder in which an input finds its images, or None if it names its files: what else lies there is no input."""
+    """The folder that is searched for images, or None if the input names its files: then others may lie beside them."""
     storage, name = located(InputAddress.parse(input_uri))
     return storage if name is None or "*" in name else None
 
