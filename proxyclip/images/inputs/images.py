@@ -117,7 +117,7 @@ class Images:
     ) -> dict[str, bytes | ImageError]:
         """The images of a group. A fault of their file is that of each."""
         safe = [ref for ref in group if not _leads_out(ref.uri)]
-        found: dict[str, bytes | ImageError] = {ref.uri: _LEADS_OUT for ref in group}
+        found: dict[str, bytes | ImageError] = {ref.uri: _leads_out_error() for ref in group}
         try:
             found |= zip((ref.uri for ref in safe), read(safe) if safe else [], strict=True)
         except StorageError:
@@ -141,12 +141,13 @@ def fetch_image(images: Readable, uri: str) -> bytes:
     except FileNotFoundError as error:
         raise ImageError("fetch_failed", GONE) from error
     except ValueError as error:
-        raise _LEADS_OUT from error
+        raise _leads_out_error() from error
     except OSError as error:
         raise ImageError("fetch_failed", _reason(error)) from error
 
 
-_LEADS_OUT = ImageError("fetch_failed", "a name that leads out of the input")
+def _leads_out_error() -> ImageError:
+    return ImageError("fetch_failed", "a name that leads out of the input")
 
 
 def _reason(error: OSError) -> str:

@@ -9,7 +9,6 @@ from urllib.parse import unquote_plus
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
 from proxyclip.images.inputs.tables import as_rows, csv_batches, unzipped
@@ -91,6 +90,8 @@ def _from_parquet(file: BinaryIO, names: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _from_orc(file: BinaryIO, names: list[str]) -> Iterator[pa.RecordBatch]:
+    from pyarrow import orc  # some builds of pyarrow come without it
+
     found = orc.ORCFile(file)
     wanted = [name for name in found.schema.names if _plain(name) in _COLUMNS]
     for stripe in range(found.nstripes):

@@ -189,7 +189,7 @@ class ParquetFiles:
                     for number in range(len(values)):
                         if row + number in wanted:
                             data = values[number].as_py()
-                            missing = ImageError("fetch_failed", "the row has no bytes")
+                            missing = ImageError("fetch_failed", f"row {row + number} of {key} has no bytes")
                             found[wanted[row + number]] = missing if data is None else data
                     row += len(values)
                     if len(found) == len(wanted):
@@ -217,7 +217,7 @@ class ParquetFiles:
         else:
             row = -1
         if not 0 <= row < footer.metadata.num_rows:
-            raise ImageError("fetch_failed", f"the Parquet file {key} has no such row any more")
+            raise ImageError("fetch_failed", f"the Parquet file {key} has no row {name} any more")
         return row, bisect_right(footer.first_rows, row) - 1
 
     def _footer(self, key: str) -> _Footer:

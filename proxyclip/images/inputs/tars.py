@@ -155,7 +155,7 @@ class TarFiles:
             raise ImageError("fetch_failed", index.damage)
         if not name:
             raise ImageError("fetch_failed", f"the tar file {key} was damaged when it was listed and is whole now")
-        raise ImageError("fetch_failed", f"the tar file {key} has no such member any more")
+        raise ImageError("fetch_failed", f"the tar file {key} has no member {name} any more")
 
 
 def _parts(uri: str) -> tuple[str, str]:

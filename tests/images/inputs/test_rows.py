@@ -138,11 +138,11 @@ def test_a_damaged_row_group_costs_its_rows_only(place):
 def test_rows_without_bytes_and_rows_that_are_gone_say_so(place):
     place.write("x.parquet", to_bytes(pa.table({"image": [image(0), None]})))
     refs = list(list_images(place.uri))
-    assert fetched(place.uri) == {refs[0].uri: image(0), refs[1].uri: "the row has no bytes"}
+    assert fetched(place.uri) == {refs[0].uri: image(0), refs[1].uri: "row 1 of x.parquet has no bytes"}
     images = open_images(place.uri)
     for uri, reason in (
-        ("x.parquet#2", "no such row"),
-        ("x.parquet#two", "no such row"),
+        ("x.parquet#2", "no row 2"),
+        ("x.parquet#two", "no row two"),
         ("y.parquet#0", "no such file"),
     ):
         with pytest.raises(ImageError, match=reason):
