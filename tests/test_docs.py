@@ -28,6 +28,7 @@ REFERENCE = [
         "evaluation",
         "export",
         "gallery",
+        "inputs",
         "output",
         "presets",
         "relabelling",

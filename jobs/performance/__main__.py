@@ -184,6 +184,24 @@ class Startup:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """Planning a corpus: seconds and memory from a listing and from tables of URIs. Images are only names."""
+
+    images: int = 10_000_000
+    """Names of images."""
+    before: bool = True
+    """Measure also the planning of a listing that is held in memory, which needs about 800 bytes an image."""
+    folder: Path | None = None
+    """Where tables and plans are written for a while. Without it, in a temporary folder."""
+
+    def run(self) -> None:
+        from performance.plan import measure_plan
+
+        show(None, f"A plan of {self.images:,} images")
+        print_table(measure_plan(self.images, before=self.before, folder=self.folder))
+
+
+@dataclass(frozen=True)
 class Compare:
     """This version of the project and another one by turns: engine, decoding and pipeline."""
 
@@ -227,6 +245,7 @@ Part = (
     | Quality
     | Features
     | Resume
+    | Plan
     | Startup
     | Compare
     | OutputPart

@@ -12,7 +12,10 @@ from proxyclip.dataset.features.record import FeatureRecord, features_manifest, 
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.run_record import RunRecord, read_run, refuse_another_run
-from proxyclip.images.listing import ImageRef, input_storage, list_images
+from proxyclip.images.inputs.address import input_address, searched_folder
+from proxyclip.images.inputs.images import open_images
+from proxyclip.images.inputs.sorting import Listing
+from proxyclip.images.listing import list_images
 from proxyclip.pipeline.heads import load_head, refuse_encoder, vocabulary_of, with_head
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.recipe import encoder_of, feature_record, package_versions, recipe_of, segmenter_config
@@ -46,13 +49,13 @@ class Run:
     weights: dict[str, str]
     manifest: Manifest
     pending: list[ShardRange]
-    listing: list[ImageRef] | None
+    listing: Listing | None
     only: Collection[str] | None = None
     packages: dict[str, str] = field(default_factory=dict)
     head: Head | None = None
     resumed: bool = False
 
-    def list_images(self) -> list[ImageRef]:
+    def list_images(self) -> Listing:
         """The images of the input."""
         return list_images(self.options.input, exclude=self.options.output, only=self.only)
 
@@ -94,7 +97,7 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     Raises ValueError, FileNotFoundError or another OSError if the run cannot start: unknown names, a vocabulary with
     errors, missing weights, an input without images, an output that cannot be written or that has another recipe.
     """
-    options = replace(options, input=Storage(options.input).uri, output=output_uri(options.output))
+    options = replace(absolute_input(options), output=output_uri(options.output))
     head = None if options.head is None else load_head(options.head)
     if options.regions is not None:
         options = replace(options, regions=regions_uri(options.regions, options.input))
@@ -125,6 +128,12 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     if pending and _is_there(options.input, manifest, pending[0]):
         return replace(run, pending=pending)  # what is planned need not wait until the input is listed
     return replace(run, pending=pending, listing=run.list_images())
+
+
+def absolute_input(options: LabelOptions) -> LabelOptions:
+    """The options with an absolute input, which says by itself which columns count."""
+    address = input_address(options.input, **options.columns)
+    return replace(options, input=address, uri_column=None, image_column=None, key_column=None)
 
 
 def _networks(options: LabelOptions, vocabulary: Vocabulary | None) -> tuple[RunConfig, dict[str, str], dict[str, str]]:
@@ -181,8 +190,8 @@ def output_uri(output: str) -> str:
 
 def regions_uri(regions: str, input_uri: str) -> str:
     """The folder of regions, absolute. Raises FileNotFoundError if it is empty, ValueError if it lies in the input."""
-    storage, images = Storage(regions), Storage(input_uri)
-    if f"{storage.uri}/".startswith(f"{images.uri}/"):
+    storage, images = Storage(regions), searched_folder(input_uri)
+    if images is not None and f"{storage.uri}/".startswith(f"{images.uri}/"):
         raise ValueError(
             f"--regions {public_uri(storage.uri)} lies in the input, so its maps would be labelled as images; move "
             "them to a folder of their own."
@@ -194,7 +203,7 @@ def regions_uri(regions: str, input_uri: str) -> str:
 
 def _is_there(input_uri: str, manifest: Manifest, shards: ShardRange) -> bool:
     """Whether any image of the first shard exists. If none does, the input may not be mounted; listing it tells."""
-    images = input_storage(input_uri)
+    images = open_images(input_uri)
     _, planned = next(manifest.read_range(ShardRange(shards.part, shards.shards[:1])))
     try:
         return any(images.exists(image.uri) for image in planned)

@@ -29,12 +29,20 @@ class LabelOptions:
     """
 
     input: str
-    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*)."""
+    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*). Or a
+    table of URIs (.parquet, .csv, .txt, the manifest.json of S3 Inventory), Parquet files with image bytes, tar files
+    ({00000..00999}.tar, *.tar), hf://datasets/OWNER/NAME; see docs/inputs.md."""
     output: str
     """Folder or prefix to write to. It is created if it does not exist."""
     vocabulary: Annotated[str | None, unset("the benchmark's", "NAME|FILE")] = None
     """Bundled name (voc21, ade20k, ...), or a .txt file (one class per line, synonyms after ";"), .json or .yaml."""
 
+    uri_column: Annotated[str | None, unset("uri, url, path or file_name", "NAME")] = None
+    """Column of the input that has URIs of images."""
+    image_column: Annotated[str | None, unset("image", "NAME")] = None
+    """Column of the input's Parquet files that has images: bytes, or a struct with `bytes`."""
+    key_column: Annotated[str | None, unset("none: rows are named by their number", "NAME")] = None
+    """Column of the input's Parquet files with a name for each image, which no other row of its file has."""
     benchmark: Annotated[str | None, unset("none", "NAME")] = None
     """Use the settings and the classes that the paper of --preset uses for this benchmark: voc21, voc20, context60,
     context59, context459, cityscapes, ade20k, ade847, coco_object or coco_stuff."""
@@ -144,6 +152,11 @@ class LabelOptions:
     """Write a line of JSON to stderr for every commit and every warning, instead of a progress bar."""
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"]), tyro.conf.FlagCreatePairsOff] = False
     """Show Ray's own logs and progress."""
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """The columns of the input that count, by option."""
+        return {"uri_column": self.uri_column, "image_column": self.image_column, "key_column": self.key_column}
 
     @property
     def features_codec(self) -> str | None:

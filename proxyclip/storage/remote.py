@@ -149,6 +149,7 @@ class Remote:
                 yield self._entry(info)
 
     def _find(self, folder: str, base: str) -> Iterator[dict[str, Any]]:
+        self.fs.invalidate_cache()  # some keep what they have listed, whatever they are told
         try:
             yield from self._ask(folder, lambda: self.fs.find(base, detail=True)).values()
         except FileNotFoundError:
@@ -177,7 +178,7 @@ class Remote:
         return f"{public_uri(self.uri)}/{key}"
 
     def _entry(self, info: dict[str, Any]) -> Entry:
-        tags = (info.get(name) for name in ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created"))
+        tags = (info.get(name) for name in ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "mtime", "created"))
         etag = str(next((tag for tag in tags if tag), "")).strip('"')
         times = (info.get(name) for name in ("LastModified", "last_modified", "mtime", "updated", "created"))
         modified: Any = next((time for time in times if time), 0)

@@ -50,12 +50,19 @@ class ReprocessOptions:
     """
 
     input: str
-    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*)."""
+    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*). Or
+    another form of input; see docs/inputs.md."""
     vocabularies: str
     """Folder or prefix with a .txt, .json or .yaml file for each vocabulary. NAME.safetensors beside it may hold one
     text embedding per query; CLIP's text tower is then not used."""
     output: str
     """Folder or prefix to write to: features to corpus/, masks to labels/NAME/VERSION/."""
+    uri_column: Annotated[str | None, unset("uri, url, path or file_name", "NAME")] = None
+    """Column of the input that has URIs of images."""
+    image_column: Annotated[str | None, unset("image", "NAME")] = None
+    """Column of the input's Parquet files that has images: bytes, or a struct with `bytes`."""
+    key_column: Annotated[str | None, unset("none: rows are named by their number", "NAME")] = None
+    """Column of the input's Parquet files with a name for each image, which no other row of its file has."""
     keep_versions: int = 3
     """How many finished versions of a vocabulary are kept, with the current one. Older ones are deleted."""
 
@@ -146,6 +153,11 @@ class ReprocessOptions:
             raise ValueError(f"--keep-versions is {self.keep_versions}; it must be at least 1.")
         self.of_corpus()
         self.of_vocabularies(("any",))
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """The columns of the input that count, by option."""
+        return {"uri_column": self.uri_column, "image_column": self.image_column, "key_column": self.key_column}
 
     @property
     def corpus(self) -> str:
