@@ -38,7 +38,19 @@ REFERENCE = [
     )
 ]
 KINDS = (LabelOptions, RelabelOptions, PreviewOptions, GalleryOptions, EvaluateOptions, BenchmarkOptions, ExportOptions)
-OTHER_OPTIONS = {"repair", "older-than-h", "dry-run", "device", "help", "images", "name", "repo-type", "local-dir"}
+OTHER_OPTIONS = {
+    "repair",
+    "older-than-h",
+    "dry-run",
+    "json",
+    "watch",
+    "device",
+    "help",
+    "images",
+    "name",
+    "repo-type",
+    "local-dir",
+}
 
 
 def name(page: Path) -> str:
