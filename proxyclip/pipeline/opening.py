@@ -39,7 +39,7 @@ class Run:
     manifest: of the masks, or of the features if the run makes only these. weights: hash of each weight file, by part.
     pending: planned shards without a commit. listing: the input's images; None if planned shards come first. only: the
     uris of the input that count; None: all. packages: versions of the packages of a teacher. head: in place of text
-    embeddings.
+    embeddings. resumed: the output has a run already, and `dtype` is its own.
     """
 
     options: LabelOptions
@@ -53,6 +53,7 @@ class Run:
     only: Collection[str] | None = None
     packages: dict[str, str] = field(default_factory=dict)
     head: Head | None = None
+    resumed: bool = False
 
     def list_images(self) -> Listing:
         """The images of the input."""
@@ -69,7 +70,9 @@ class Run:
         stride, regions = self.options.confidence_stride, self.options.regions
         recipe = recipe_of(self.config_in(dtype), self.weights, self.vocabulary, stride, regions)
         recipe |= with_head(self.head)
-        return RunRecord(self.options.input, recipe, fingerprint(recipe), package_versions(self.packages))
+        asked = None if self.dtype in (None, dtype) else self.dtype
+        packages = package_versions(self.packages)
+        return RunRecord(self.options.input, recipe, fingerprint(recipe), packages, asked_dtype=asked)
 
     def features(self, dtype: Dtype) -> FeatureRecord | None:
         """What features.json says of this run's features; None if it makes none."""
@@ -109,13 +112,15 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     output = Storage(options.output)
     manifest = features_manifest(output) if options.add_features else Manifest(output)
     recorded = read_run(manifest.storage)
+    dtype = None if options.dtype == "auto" else options.dtype
     if recorded is None:
-        run = Run(options, config, options.dtype, vocabulary, weights, manifest, [], None, only, packages, head)
+        run = Run(options, config, dtype, vocabulary, weights, manifest, [], None, only, packages, head)
         run = replace(run, listing=run.list_images())
         manifest.storage.check_writable()
         return run
-    dtype = options.dtype or recorded.recipe["segmenter"]["model"]["dtype"]
-    run = Run(options, config, dtype, vocabulary, weights, manifest, [], None, only, packages, head)
+    if dtype is None or (dtype == recorded.asked_dtype and not options.force_dtype):
+        dtype = recorded.recipe["segmenter"]["model"]["dtype"]
+    run = Run(options, config, dtype, vocabulary, weights, manifest, [], None, only, packages, head, resumed=True)
     refuse_another_run(manifest.storage, run.record(dtype), vocabulary)
     if features := run.features(dtype):
         refuse_other_features(manifest.storage, features)

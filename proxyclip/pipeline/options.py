@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from proxyclip.config import CODEC_NAMES, Dtype
+from proxyclip.config import CODEC_NAMES, AskedDtype
 
 # The quality that labels twice (`pipeline.best`). The others are in `recipes.quality`.
 BEST = "best"
@@ -112,11 +112,11 @@ class LabelOptions:
     time; masks change slightly."""
     confidence_stride: int = 4
     """Confidence maps hold the mean of blocks of this many pixels squared. 1 keeps every pixel."""
-    dtype: Annotated[
-        Dtype | None,
-        unset("the resumed run's, else bfloat16 on GPUs and float32 on CPUs", "{float32,bfloat16,float16}"),
-    ] = None
-    """Precision of the networks."""
+    dtype: AskedDtype = "auto"
+    """Precision of the networks. auto takes that of the resumed run, else bfloat16 on GPUs and float32 on CPUs. If a
+    CPU computes slower in what is asked for than in float32, the run warns and takes float32."""
+    force_dtype: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Take the precision of --dtype even if float32 is faster."""
 
     keep_features: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Keep the dense features of every image, for `proxyclip relabel`. The masks are the same."""
@@ -136,8 +136,11 @@ class LabelOptions:
     """GPUs per actor. With a fraction, several actors share a GPU."""
     threads: Annotated[int | None, unset("this machine's cores / concurrency", "INT")] = None
     """CPU threads of each actor."""
-    batch_windows: int = 8
+    batch_windows: int = 32
     """Windows per batch on a GPU. On a CPU windows are always processed one by one."""
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compile the networks on GPUs (torch.compile). Every actor starts half a minute later and is faster from then
+    on."""
     image_timeout_s: float = 60.0
     """Time limit for reading one image, in seconds. A slower image fails as timed_out."""
     max_failures: Annotated[str | None, unset("no limit", "COUNT|SHARE")] = None

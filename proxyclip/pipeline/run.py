@@ -67,9 +67,8 @@ class Runner(Protocol):
 
     retries: int
 
-    @property
-    def dtype(self) -> Dtype:
-        """The precision that suits the machines."""
+    def dtype(self, asked: Dtype | None) -> Dtype:
+        """The precision for the machines: what is asked for, or what suits them."""
 
     def label(self, config: RunConfig, pending: list[ShardRange]) -> Iterator[Receipt]:
         """Label and commit the shards; a receipt for each."""
@@ -180,10 +179,10 @@ class _Execution:
                     return
 
     def _begin(self) -> RunConfig:
-        """Record the run in the output. Without --dtype, a new run takes the precision that suits the cluster."""
+        """Record the run in the output. A new run takes a precision that suits the cluster."""
         if self._config is None:
             run, storage = self.run, self.run.manifest.storage
-            dtype = run.dtype or self._running().dtype
+            dtype = run.dtype if run.resumed and run.dtype else self._running().dtype(run.dtype)
             vocabulary = run.vocabulary
             begin_run(storage, run.record(dtype), vocabulary.to_json() if vocabulary else None)
             if vocabulary is not None and vocabulary.embeddings is not None:

@@ -24,9 +24,9 @@ from proxyclip.images.listing import fetch_image, open_images
 from proxyclip.images.readers import ReaderPool
 from proxyclip.images.regions import read_regions
 from proxyclip.images.sizes import ResizedImage
-from proxyclip.models.cpu_kernels import keep_memory
 from proxyclip.models.decoding.decoder import Decoder
 from proxyclip.models.features import StoredFeatures
+from proxyclip.models.kernels.cpu import keep_memory
 from proxyclip.models.pixels import pixels_on
 from proxyclip.pipeline.features import features_from
 from proxyclip.pipeline.relabel.graph import RECEIPT_SCHEMA, RelabelConfig, TargetConfig

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from proxyclip.config import Dtype
+from proxyclip.config import AskedDtype
 from proxyclip.pipeline.options import LabelOptions, unset
 from proxyclip.pipeline.relabel.options import RelabelOptions
 
@@ -18,8 +18,20 @@ LABELS_FOLDER = "labels"
 # Options that labelling and relabelling have too, and that mean the same there.
 _ENCODE = (
     *("preset", "method", "clip", "clip_pretrained", "clip_weights", "proxy", "proxy_weights", "gaussian_std"),
-    *("short_side", "crop", "stride", "quality", "fast_decode", "dtype", "codec", "shard_size", "concurrency"),
-    *("num_gpus", "threads", "batch_windows", "image_timeout_s", "max_failures", "address", "verbose"),
+    *(
+        "short_side",
+        "crop",
+        "stride",
+        "quality",
+        "fast_decode",
+        "dtype",
+        "force_dtype",
+        "codec",
+        "shard_size",
+        "concurrency",
+    ),
+    *("num_gpus", "threads", "batch_windows", "compile", "image_timeout_s", "max_failures"),
+    *("address", "verbose"),
 )
 _DECODE = (
     *("logit_scale", "background_threshold", "area_threshold", "ignore_below", "pamr_steps", "confidence_stride"),
@@ -81,11 +93,11 @@ class ReprocessOptions:
     """exact keeps the settings as they are; balanced and fast use fewer windows and a smaller proxy input."""
     fast_decode: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Decode large JPEGs at a half, a quarter or an eighth of their size when that is still large enough."""
-    dtype: Annotated[
-        Dtype | None,
-        unset("that of earlier runs, else bfloat16 on GPUs and float32 on CPUs", "{float32,bfloat16,float16}"),
-    ] = None
-    """Precision of the networks."""
+    dtype: AskedDtype = "auto"
+    """Precision of the networks. auto takes that of the resumed run, else bfloat16 on GPUs and float32 on CPUs. If a
+    CPU computes slower in what is asked for than in float32, the run warns and takes float32."""
+    force_dtype: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Take the precision of --dtype even if float32 is faster."""
     codec: str = "compact"
     """How features are kept: compact (about a tenth of float16) or exact (float16)."""
 
@@ -120,8 +132,11 @@ class ReprocessOptions:
     """GPUs per actor. With a fraction, several actors share a GPU."""
     threads: Annotated[int | None, unset("this machine's cores / concurrency", "INT")] = None
     """CPU threads of each actor."""
-    batch_windows: int = 8
+    batch_windows: int = 32
     """Windows per batch on a GPU. On a CPU windows are always processed one by one."""
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compile the networks on GPUs (torch.compile). Every actor starts half a minute later and is faster from then
+    on."""
     relabel_concurrency: Annotated[int | None, unset("the cluster's cores", "INT")] = None
     """Number of processes that make masks of features, with one CPU thread each."""
     image_timeout_s: float = 60.0
