@@ -29,9 +29,8 @@ class LabelOptions:
     """
 
     input: str
-    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*). Or a
-    table of URIs (.parquet, .csv, .txt, the manifest.json of S3 Inventory), Parquet files with image bytes, tar files
-    ({00000..00999}.tar, *.tar), hf://datasets/OWNER/NAME; see docs/inputs.md."""
+    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*).
+    Tables of URIs, S3 Inventory, Parquet files with images, tar files and hf://datasets/... too: see docs/inputs.md."""
     output: str
     """Folder or prefix to write to. It is created if it does not exist."""
     vocabulary: Annotated[str | None, unset("the benchmark's", "NAME|FILE")] = None

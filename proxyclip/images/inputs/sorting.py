@@ -18,7 +18,7 @@ SCHEMA = pa.schema([("uri", pa.string()), ("size_bytes", pa.int64()), ("etag", p
 # So many rows, or so many bytes of them, are sorted in memory. What is more goes to temporary files.
 SORTED_AT_ONCE, SORTED_BYTES = 2**20, 2**28
 # Rows of a batch: of each sorted file, one is in memory while they are merged.
-_BATCH_ROWS = 2**14
+_BATCH_ROWS = 2**12
 
 
 @dataclass(frozen=True)

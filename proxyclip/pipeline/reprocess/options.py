@@ -50,8 +50,8 @@ class ReprocessOptions:
     """
 
     input: str
-    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*). Or
-    another form of input; see docs/inputs.md."""
+    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*).
+    Tables of URIs, S3 Inventory, Parquet files with images, tar files and hf://datasets/... too: see docs/inputs.md."""
     vocabularies: str
     """Folder or prefix with a .txt, .json or .yaml file for each vocabulary. NAME.safetensors beside it may hold one
     text embedding per query; CLIP's text tower is then not used."""
