@@ -22,7 +22,7 @@ def test_make(s3, tmp_path):
     photos = s3.uri("version-1/photos"); labels = "s3://version-1/labels"
     for p in (to / "photos").iterdir():
         Storage(photos).write(p.name, p.read_bytes())
-    outcome = label(LabelOptions(input=photos, output=labels, vocabulary=str(ROOT / "proxyclip/demo/vocabulary.json"), preset="demo", shard_size=2, keep_features=True, threads=1))
+    outcome = label(LabelOptions(input=photos, output=labels, vocabulary=str(ROOT / "proxyclip/demo/vocabulary.json"), preset="demo", shard_size=2, short_side=112, crop=112, stride=56, keep_features=True, threads=1))
     print(outcome)
     fs = fsspec.filesystem("s3", endpoint_url=s3.endpoint, use_listings_cache=False)
     shutil.rmtree(to / "labels", ignore_errors=True)
