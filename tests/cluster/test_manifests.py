@@ -165,6 +165,5 @@ def test_the_job_that_a_manifest_starts_takes_these_options(name, words):
 def test_ray_has_the_same_version_everywhere():
     (ray,) = re.findall(r"^ARG RAY_VERSION=(\S+)$", (CLUSTER / "Dockerfile").read_text(), re.MULTILINE)
     assert {spec_of(read(name))["rayVersion"] for name in KUBERAY} == {ray}
-    assert (
-        f'"ray[data]>={ray}"' in (ROOT / "pyproject.toml").read_text()
-    )  # the version that .ci/lowest tests; newer ones are tested by .ci/run
+    # The version that .ci/lowest tests; .ci/run tests newer ones.
+    assert f'"ray[data]>={ray}"' in (ROOT / "pyproject.toml").read_text()
