@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -37,7 +37,7 @@ def fetch_weights(
     from proxyclip.storage.store import Storage, public_uri
 
     model = preset_named(preset).config.model
-    given = {
+    given: dict[str, Any] = {
         "clip": clip,
         "clip_pretrained": clip_pretrained,
         "clip_weights": clip_weights,

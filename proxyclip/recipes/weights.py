@@ -11,6 +11,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from proxyclip.config import ModelConfig
 from proxyclip.recipes.architectures import LOCAL_DIR, SAM, check_clip_name, local_architecture, vfm_spec
@@ -126,10 +127,12 @@ def check_hashes(config: ModelConfig, expected: Mapping[str, str]) -> ModelConfi
                 f"sha256 {found}, but the run started with {expected[part]}. Copy the file that the run started with "
                 "to this machine, or start a new run with a new output."
             )
-    return replace(config, **{f"{part}_weights": str(path) for part, (path, _) in checked.items()})
+    pinned: dict[str, Any] = {f"{part}_weights": str(path) for part, (path, _) in checked.items()}
+    return replace(config, **pinned)
 
 
-def weight_sources(config: ModelConfig, parts: Sequence[str]) -> dict[str, Path | HubFile | StoredFile]:
+def weight_sources(config: ModelConfig, parts: Sequence[str] = PARTS) -> dict[str, Path | HubFile | StoredFile]:
+    """Where the weights of a configuration come from, by part. Asks no network but for a manifest."""
     sources: dict[str, Path | HubFile | StoredFile] = {}
     if "clip" in parts:
         sources["clip"] = _clip_source(config)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import uuid
@@ -83,7 +82,7 @@ def _assembled(storage: Storage, files: list[BundleFile]) -> Path:
                 raise ValueError(f"{storage!r}: {file.file} is not what the manifest says; fetch the bundle again.")
             shutil.copyfile(copy, partial / PurePosixPath(file.file).name)
         with contextlib.suppress(OSError):  # another process was first
-            os.rename(partial, folder)
+            partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
