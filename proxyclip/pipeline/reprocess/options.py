@@ -18,19 +18,8 @@ LABELS_FOLDER = "labels"
 # Options that labelling and relabelling have too, and that mean the same there.
 _ENCODE = (
     *("preset", "method", "clip", "clip_pretrained", "clip_weights", "proxy", "proxy_weights", "weights"),
-    *(
-        "gaussian_std",
-        "short_side",
-        "crop",
-        "stride",
-        "quality",
-        "fast_decode",
-        "dtype",
-        "codec",
-        "shard_size",
-        "concurrency",
-    ),
-    *("num_gpus", "threads", "batch_windows", "image_timeout_s", "max_failures", "address", "verbose"),
+    *("gaussian_std", "short_side", "crop", "stride", "quality", "fast_decode", "dtype", "codec", "shard_size"),
+    *("concurrency", "num_gpus", "threads", "batch_windows", "image_timeout_s", "max_failures", "address", "verbose"),
 )
 _DECODE = (
     *("logit_scale", "background_threshold", "area_threshold", "ignore_below", "pamr_steps", "confidence_stride"),
