@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LFS_BYTES = 1 << 20  # larger files lie on another server, as on the hub
@@ -160,6 +161,10 @@ def hub_server(folder: Path, home: Path) -> Iterator[HubServer]:
         patch.setenv("HF_HOME", str(home))
         patch.setenv("HF_ENDPOINT", hub.url)
         patch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        # What huggingface_hub read from the environment when this process imported it.
+        patch.setattr(constants, "ENDPOINT", hub.url)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+        patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
         try:
             yield hub
         finally:

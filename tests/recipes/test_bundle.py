@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import LFS_BYTES, hub_server
+from huggingface_hub import constants
 
 from proxyclip.config import ModelConfig
 from proxyclip.recipes.bundle.fetch import fetch_bundle
@@ -80,7 +81,7 @@ def test_a_bundle_takes_the_place_of_the_hub(hub, store, monkeypatch):
     by_name = weight_hashes(ModelConfig())
     fetch_bundle(ModelConfig(), store.uri)
     asked = len(hub.seen)
-    monkeypatch.setenv("HF_HOME", "/nowhere")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "/nowhere")
     config = ModelConfig(weights=store.uri)
     assert weight_hashes(config) == by_name
     assert not cache.cache_folder().exists()  # the manifest knows the hashes
