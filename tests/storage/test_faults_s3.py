@@ -13,7 +13,7 @@ from proxyclip.dataset.manifest import Manifest, PlanSummary
 from proxyclip.dataset.run_record import RunRecord, begin_run
 from proxyclip.dataset.shards import Failure, write_shard
 from proxyclip.images.listing import ImageRef, fetch_image
-from proxyclip.storage import clients, remote, retry
+from proxyclip.storage import clients, retry
 from proxyclip.storage.retry import count_retries
 from proxyclip.storage.store import Storage, StorageError
 from proxyclip.vocabulary.names import Vocabulary

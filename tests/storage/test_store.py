@@ -15,13 +15,13 @@ from proxyclip.storage import store
 from proxyclip.storage.store import Storage, StorageError, public_uri
 
 
-@pytest.fixture(params=["disk", "memory", "s3"])
+@pytest.fixture(params=["disk", "memory", "s3", "azure", "gcs"])
 def storage(request, tmp_path):
     if request.param == "disk":
         return Storage(str(tmp_path / "out"))
     if request.param == "memory":
         return Storage(f"memory://{uuid.uuid4().hex}")
-    return Storage(request.getfixturevalue("s3").uri(f"bucket/{uuid.uuid4().hex}/out"))
+    return Storage(request.getfixturevalue(request.param).uri(f"bucket/{uuid.uuid4().hex}/out"))
 
 
 ODD_KEYS = [
