@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
@@ -44,13 +45,14 @@ class Store:
         return f"{self.protocol}://{path}"
 
     @contextlib.contextmanager
-    def clients_at(self, endpoint: str) -> Iterator[None]:
-        """The environment in which clients ask this server at `endpoint`."""
+    def clients_at(self, endpoint: str, *, signed: bool = True) -> Iterator[None]:
+        """The environment in which clients ask this server at `endpoint`. signed: they sign the headers on Azure."""
         with pytest.MonkeyPatch.context() as patch:
             if self.protocol == "gs":
                 patch.setenv("STORAGE_EMULATOR_HOST", endpoint)
             else:
-                account = f"AccountName={ACCOUNT};AccountKey={_KEY};BlobEndpoint={endpoint}/{ACCOUNT};"
+                key = f"AccountKey={_KEY}" if signed else f"SharedAccessSignature={_shared_access()}"
+                account = f"AccountName={ACCOUNT};{key};BlobEndpoint={endpoint}/{ACCOUNT};"
                 patch.setenv("AZURE_STORAGE_CONNECTION_STRING", f"DefaultEndpointsProtocol=http;{account}")
             yield
 
@@ -114,6 +116,16 @@ def _wait_until_up(server: subprocess.Popen[bytes], store: Store, log: Path, tim
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(0.05)
     raise RuntimeError(f"the server did not come up in {timeout_s} s; its log ends:\n{log.read_text()[-2000:]}")
+
+
+def _shared_access() -> str:
+    from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
+
+    everything = ResourceTypes(service=True, container=True, object=True)
+    allowed = AccountSasPermissions(read=True, write=True, delete=True, list=True, create=True, add=True)
+    until = datetime.now(timezone.utc) + timedelta(days=1)
+    sas: str = generate_account_sas(ACCOUNT, _KEY, everything, allowed, until)
+    return sas
 
 
 def _core_gcs() -> type:

@@ -18,12 +18,15 @@ NUM_KILLS = 20  # in ten runs or more
 
 @pytest.fixture(scope="module")
 def proxy(azure):
-    with fault_proxy(azure.endpoint, seed=0, hold_s=2.0) as proxy, azure.clients_at(proxy.url):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PROXYCLIP_READ_TIMEOUT_S", "1")
-            remote.remote.cache_clear()
-            yield proxy
-            remote.remote.cache_clear()
+    with (
+        fault_proxy(azure.endpoint, seed=0, hold_s=2.0) as proxy,
+        azure.clients_at(proxy.url),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("PROXYCLIP_READ_TIMEOUT_S", "1")
+        remote.remote.cache_clear()
+        yield proxy
+        remote.remote.cache_clear()
 
 
 @pytest.fixture(scope="module")

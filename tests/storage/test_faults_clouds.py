@@ -106,17 +106,13 @@ def test_a_bucket_that_is_not_there_is_told(proxy, store):
             attempt()
 
 
-class TestAStoreThatIgnoresTheCondition:
-    """The real server behind a proxy that takes the condition away: what it is asked is an ordinary write."""
-
-    @pytest.fixture
-    def ignorant(self, proxy):
-        proxy.unconditional = True
-        return proxy
-
-    def test_is_refused_before_anything_is_written(self, store, ignorant):
+def test_a_store_that_ignores_the_condition_is_refused(store, proxy):
+    """The real server, behind a proxy that takes the condition out of the request."""
+    proxy.unconditional = True
+    condition = "If-None-Match" if store.protocol == "az" else "ifGenerationMatch=0"
+    with store.clients_at(proxy.url, signed=False):
+        remote.remote.cache_clear()
         storage = Storage(store.uri(f"bucket/{uuid.uuid4().hex}"))
-        condition = "If-None-Match" if store.protocol == "az" else "ifGenerationMatch=0"
         with pytest.raises(StorageError, match=condition):
             storage.check_writable()
         assert list(storage.list()) == []
