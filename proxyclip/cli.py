@@ -9,7 +9,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.extras import SubcommandApp
 
-from proxyclip.commands import adapting, calibrating, exporting, judging, labelling, looking, upkeep
+from proxyclip.commands import adapting, calibrating, exporting, judging, labelling, looking, upkeep, weights
 from proxyclip.commands.presets import presets
 
 VERBS: dict[str, Callable[..., int]] = {
@@ -28,6 +28,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "status": upkeep.status,
     "clean": upkeep.clean,
     "presets": presets,
+    "fetch-weights": weights.fetch_weights,
 }
 
 app = SubcommandApp()

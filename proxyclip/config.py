@@ -40,8 +40,9 @@ class ModelConfig:
     residual: whether the last block keeps its residual path and its MLP; None: as the method says.
     clip: an open_clip architecture ("ViT-B-16-quickgelu") or "local-dir:FOLDER".
     clip_pretrained: tag of open_clip's weights. With local files it only says how pixels are normalised.
-    clip_weights, proxy_weights: local files that replace the download. A recipe holds the hash of the weights
-    (`recipes.weights`), not their path.
+    clip_weights, proxy_weights: files, by path or URI, that replace the download. A recipe holds the hash of the
+    weights (`recipes.weights`), not their path.
+    weights: a folder or prefix that `proxyclip fetch-weights` filled, in place of downloads (`recipes.bundle`).
     proxy: a key of `recipes.proxies.VFMS`, the name of a timm vision transformer, or "local-dir:FOLDER".
     proxy_scale: the proxy sees windows at this share of their size, rounded to whole patches.
     beta, gamma: shift and scale of the proxy attention (ProxyCLIP, sec. 3.2).
@@ -55,6 +56,7 @@ class ModelConfig:
     clip_weights: str | None = _no_mask_change(None)
     proxy: str | None = "dino-b8"
     proxy_weights: str | None = _no_mask_change(None)
+    weights: str | None = _no_mask_change(None)
     proxy_scale: float = 1.0
     beta: float = 1.2
     gamma: float = 3.0

@@ -71,10 +71,12 @@ def chaos_seed() -> int:
     return seed
 
 
-def new_place(proxy: FaultProxy, root: str, outputs: str, folder: Path, cluster: ChaosCluster) -> Place:
+def new_place(
+    proxy: FaultProxy, root: str, outputs: str, folder: Path, cluster: ChaosCluster, account: str = ""
+) -> Place:
     """Write a corpus below `root`, behind the proxy, and label it undisturbed.
 
-    folder: for the text embeddings, which no run has to compute.
+    folder: for the text embeddings, which no run has to compute. account: what paths of requests begin with.
     """
     corpus, drawn, embeddings = Storage(f"{root}/corpus"), folder / "image.png", embeddings_of(VOCABULARY, folder)
     for index in range(NUM_SHARDS * SHARD_SIZE):
@@ -84,7 +86,7 @@ def new_place(proxy: FaultProxy, root: str, outputs: str, folder: Path, cluster:
     words += ["--vocabulary", VOCABULARY, "--embeddings", embeddings, "--shard-size", SHARD_SIZE, "--max-failures", 1]
     words += ["--short-side", 56, "--crop", 56, "--stride", 56, "--threads", 1, "--num-gpus", 0]
     words += ["--address", cluster.address]
-    bucket_path = corpus.uri.removeprefix("s3://")
+    bucket_path = account + corpus.uri.partition("://")[2]
     held = {
         "image": lambda shard: f"GET /{bucket_path}/{image_name(shard * SHARD_SIZE + shard % SHARD_SIZE)}",
         "commit": lambda shard: f"/commits/{shard:06d}.",

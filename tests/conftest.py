@@ -18,6 +18,9 @@ from time import monotonic
 
 import fsspec
 import pytest
+from stores import azure, gcs
+
+__all__ = ["azure", "gcs"]  # fixtures
 
 KEY, SECRET = "proxyclip-test", "proxyclip-test-secret"
 

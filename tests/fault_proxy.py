@@ -1,4 +1,4 @@
-"""A proxy in front of a real S3 server: it breaks the requests it is told to break, and counts them."""
+"""A proxy in front of a real object store: it breaks the requests it is told to break, and counts them."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ class FaultProxy(ThreadingHTTPServer):
         self.only = ""
         self.queue: list[tuple[str, str]] = []
         self.held = ""
+        self.unconditional = False  # hides the conditions of writes from the store
         self.seen: list[tuple[str, str]] = []  # method and path of every request
         self.faults: Counter[str] = Counter()
         self.closing = threading.Event()
@@ -189,9 +190,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         """The backend's answer. The backend checks the signature, so it must see the client's own Host."""
-        self._upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        left_out = _HOP_BY_HOP | ({"if-none-match"} if self.server.unconditional else set())
+        path = self.path.replace("ifGenerationMatch=0", "") if self.server.unconditional else self.path
+        self._upstream.putrequest(self.command, path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
-            if name.lower() not in _HOP_BY_HOP:
+            if name.lower() not in left_out:
                 self._upstream.putheader(name, value)
         self._upstream.putheader("Content-Length", str(len(body)))
         self._upstream.endheaders(body)

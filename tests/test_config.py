@@ -24,6 +24,7 @@ OTHER_VALUES = {
     "model.clip_weights": ("elsewhere.safetensors", False),
     "model.proxy": ("dino-s16", True),
     "model.proxy_weights": ("elsewhere.pth", False),
+    "model.weights": ("s3://bucket/weights", False),
     "model.beta": (1.3, True),
     "model.gamma": (4.0, True),
     "model.gaussian_std": (4.0, True),

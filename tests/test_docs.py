@@ -34,7 +34,9 @@ REFERENCE = [
         "relabelling",
         "running",
         "speed",
+        "storage",
         "vocabularies",
+        "weights",
     )
 ]
 KINDS = (LabelOptions, RelabelOptions, PreviewOptions, GalleryOptions, EvaluateOptions, BenchmarkOptions, ExportOptions)

@@ -16,7 +16,7 @@ ROOMS = {
     "config": set(),
     "storage": set(),
     "vocabulary": set(),
-    "recipes": {"config", "vocabulary"},
+    "recipes": {"config", "vocabulary", "storage"},
     "images": {"config", "storage"},
     "models": {"config", "vocabulary", "recipes", "images"},
     "dataset": {"config", "vocabulary", "storage", "images"},

@@ -66,11 +66,14 @@ class LabelOptions:
     clip_pretrained: Annotated[str | None, unset("the preset's", "STR")] = None
     """Tag of open_clip's weights for --clip."""
     clip_weights: Annotated[str | None, unset("downloaded by name", "FILE")] = None
-    """Local file with the weights of CLIP."""
+    """File with the weights of CLIP, a path or URI."""
     proxy: Annotated[str | None, unset("the preset's", "STR")] = None
     """Short name (dino-b8, dinov3-b16, sam-b, ...), name of a timm vision transformer, or local-dir:FOLDER."""
     proxy_weights: Annotated[str | None, unset("downloaded by name", "FILE")] = None
-    """Local file with the weights of the proxy."""
+    """File with the weights of the proxy, a path or URI."""
+    weights: Annotated[str | None, unset("downloaded by name", "URI")] = None
+    """Folder or prefix that `proxyclip fetch-weights` filled with all that the preset needs: nothing is downloaded by
+    name."""
     gaussian_std: Annotated[float | None, unset("the preset's", "FLOAT")] = None
     """Width of NACLIP's Gaussian, in patches. Other methods do not use it."""
     short_side: Annotated[int | None, unset("the preset's", "INT")] = None

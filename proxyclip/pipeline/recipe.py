@@ -15,7 +15,7 @@ from proxyclip.recipes.architectures import LOCAL_DIR, embed_dim
 from proxyclip.recipes.methods import method_named
 from proxyclip.recipes.presets import preset_at
 from proxyclip.recipes.quality import quality
-from proxyclip.storage.store import public_uri
+from proxyclip.storage.store import Storage, public_uri
 from proxyclip.vocabulary.names import Vocabulary
 
 # The versions of these packages are recorded with a run: they may change the last bits of a result.
@@ -42,6 +42,8 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary | None) -> Se
             options, "method", "clip", "clip_pretrained", "clip_weights", "proxy", "proxy_weights", "gaussian_std"
         ),
     )
+    if options.weights is not None:
+        model = replace(model, weights=Storage(options.weights).uri)
     if not method_named(model.method).needs_proxy:
         if options.proxy or options.proxy_weights:
             raise ValueError(f"--method {model.method} uses no proxy; leave out --proxy and --proxy-weights.")
@@ -143,7 +145,8 @@ def feature_record(
             "quality": options.quality,
             "clip": model.clip,
             "clip_pretrained": model.clip_pretrained,
-            "clip_weights": model.clip_weights,
+            "clip_weights": model.clip_weights and public_uri(model.clip_weights),
+            "weights": model.weights and public_uri(model.weights),
         },
     )
 

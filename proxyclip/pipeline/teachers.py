@@ -15,7 +15,7 @@ from proxyclip.vocabulary.names import Vocabulary
 _NOT_USED = {
     **dict.fromkeys(("preset", "benchmark", "quality"), "recipes are for methods on CLIP"),
     **dict.fromkeys(("clip", "clip_pretrained", "clip_weights", "embeddings", "head"), "it uses no CLIP"),
-    **dict.fromkeys(("proxy", "proxy_weights", "gaussian_std"), "it uses no CLIP and no proxy"),
+    **dict.fromkeys(("proxy", "proxy_weights", "weights", "gaussian_std"), "it uses no CLIP and no proxy"),
     **dict.fromkeys(("short_side", "crop", "stride", "fast_decode"), "it gets each image whole, at its own size"),
     **dict.fromkeys(("logit_scale", "area_threshold", "pamr_steps"), "it makes probabilities by itself"),
     **dict.fromkeys(("guided_radius", "presence", "active", "regions"), "it makes probabilities by itself"),

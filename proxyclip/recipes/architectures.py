@@ -23,19 +23,25 @@ SAM = "segment-anything/"
 
 def embed_dim(config: ModelConfig) -> int:
     """The width of the text embeddings of a configuration's CLIP."""
-    check_clip_name(config.clip)
-    if config.clip.startswith(LOCAL_DIR):
-        described = local_architecture(config.clip)
-        described = described.get("model_cfg", described)
-    elif config.clip in _clip_architectures():
-        described = json.loads(_clip_architectures()[config.clip].read_text())
-    else:
-        import open_clip
-
-        described = open_clip.get_model_config(config.clip)
+    described = clip_architecture(config.clip)
     if "embed_dim" not in described:
         raise ValueError(f"The architecture of CLIP {config.clip} names no embed_dim; add it to its configuration.")
     return int(described["embed_dim"])
+
+
+def clip_architecture(name: str) -> dict[str, Any]:
+    """open_clip's description of a CLIP. ValueError for an unknown name."""
+    check_clip_name(name)
+    if name.startswith(LOCAL_DIR):
+        described = local_architecture(name)
+        described = described.get("model_cfg", described)
+    elif name in _clip_architectures():
+        described = json.loads(_clip_architectures()[name].read_text())
+    else:
+        import open_clip
+
+        described = open_clip.get_model_config(name)
+    return dict(described)
 
 
 def check_clip_name(name: str) -> None:

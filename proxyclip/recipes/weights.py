@@ -9,12 +9,17 @@ import hashlib
 import json
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from proxyclip.config import ModelConfig
 from proxyclip.recipes.architectures import LOCAL_DIR, SAM, check_clip_name, local_architecture, vfm_spec
+from proxyclip.recipes.bundle.manifest import weights_in
 from proxyclip.recipes.hub import HubFile
 from proxyclip.recipes.proxies import VFMS
+from proxyclip.storage import cache
+from proxyclip.storage.store import Storage, public_uri
 
 # The repositories of the presets' CLIPs, by architecture and tag, as open_clip names them.
 CLIP_REPOSITORIES = {
@@ -35,67 +40,140 @@ class WeightsDiffer(ValueError):  # noqa: N818
     """This machine would load other weights than those that the run started with."""
 
 
-def weight_files(config: ModelConfig, parts: Sequence[str] = PARTS) -> dict[str, Path]:
+@dataclass(frozen=True)
+class StoredFile:
+    """A file by URI, copied to this machine when it is needed, or a file of a bundle, by path.
+
+    sha256: as the manifest of the bundle says; None: not known.
+    """
+
+    uri: str
+    sha256: str | None = None
+
+
+def weight_files(
+    config: ModelConfig, parts: Sequence[str] = PARTS, contents: Mapping[str, str] | None = None
+) -> dict[str, Path]:
     """The local files of a configuration's weights, by part; the proxy only if the configuration has one.
 
-    Weights named by an architecture are taken from the cache of the Hugging Face hub, or downloaded to it. Every name
-    is checked before anything is downloaded. Raises ValueError for an unknown name, and FileNotFoundError for a file
-    that is neither on this machine nor on the hub.
+    Weights named by an architecture are taken from the cache of the Hugging Face hub, or downloaded to it; those of a
+    URI from the cache of this machine (`storage.cache`). Every name is checked before anything is downloaded.
+    contents: the sha256 of files, by part; a copy of a stored file with this content then needs no network.
+    Raises ValueError for an unknown name, and FileNotFoundError for a file that cannot be had.
     """
-    sources: dict[str, Path | HubFile] = {}
-    if "clip" in parts:
-        sources["clip"] = _clip_source(config)
-    if "proxy" in parts and config.proxy is not None:
-        sources["proxy"] = _proxy_source(config, config.proxy)
     files: dict[str, Path] = {}
     missing: dict[str, HubFile] = {}
-    for part, source in sources.items():
+    stored: dict[str, StoredFile] = {}
+    for part, source in weight_sources(config, parts).items():
         if isinstance(source, Path):
             files[part] = source
+        elif isinstance(source, StoredFile):
+            stored[part] = source
         elif cached := source.cached():
             files[part] = cached
         else:
             missing[part] = source
-    for part, source in missing.items():
+    for part, file in stored.items():
+        files[part] = _fetched(file, part, (contents or {}).get(part))
+    for part, missed in missing.items():
         try:
-            files[part] = source.download()
+            files[part] = missed.download()
         except FileNotFoundError as error:
             raise FileNotFoundError(_not_downloaded(config, missing, part, str(error))) from error
     return files
 
 
 def weight_hashes(config: ModelConfig) -> dict[str, str]:
-    """The sha256 of every weight file by part; of a `local-dir:` model, together with its architecture."""
-    return {part: _file_hash(path, _name(config, part)) for part, path in weight_files(config).items()}
+    """The sha256 of every weight file by part; of a `local-dir:` model, together with its architecture.
+
+    What lies in a store with a manifest is not fetched: its hash is that of the manifest, and whoever loads the file
+    checks it.
+    """
+    hashes: dict[str, str] = {}
+    sources = weight_sources(config, PARTS)
+    for part, source in sources.items():
+        if isinstance(source, StoredFile) and source.sha256 and "://" in source.uri:
+            _require(source, part)
+            hashes[part] = source.sha256
+    for part, path in weight_files(config, [part for part in sources if part not in hashes]).items():
+        source = sources[part]
+        _, hashes[part] = _checked(path, config, part)
+        if isinstance(source, StoredFile) and source.sha256 not in (None, hashes[part]):
+            raise WeightsDiffer(
+                f"{path} has sha256 {hashes[part]}, but the manifest beside it says {source.sha256}; run `proxyclip "
+                "fetch-weights` again."
+            )
+    return {part: hashes[part] for part in sources}
 
 
-def check_hashes(config: ModelConfig, expected: Mapping[str, str]) -> None:
+def check_hashes(config: ModelConfig, expected: Mapping[str, str]) -> ModelConfig:
     """Raise WeightsDiffer unless this machine's weight files have the hashes of the run.
 
     expected: what `weight_hashes` returned where the run started, or one part of it; only its parts are checked. A
-    file that this machine lacks is a FileNotFoundError.
+    file that this machine lacks is a FileNotFoundError. Returns the configuration with the files that were checked, so
+    that these and no others are loaded.
     """
     machine = socket.gethostname()
+    contents = {part: each for part, each in expected.items() if not _name(config, part).startswith(LOCAL_DIR)}
     try:
-        files = weight_files(config, tuple(expected))
+        files = weight_files(config, tuple(expected), contents)
+        checked = {part: _checked(path, config, part) for part, path in files.items()}
     except FileNotFoundError as error:
         raise FileNotFoundError(f"On machine {machine}: {error}") from error
-    for part, path in files.items():
-        found = _file_hash(path, _name(config, part))
+    for part, (path, found) in checked.items():
         if found != expected[part]:
             raise WeightsDiffer(
                 f"The weights of {_title(config, part)} on machine {machine} are not those of the run: {path} has "
                 f"sha256 {found}, but the run started with {expected[part]}. Copy the file that the run started with "
                 "to this machine, or start a new run with a new output."
             )
+    pinned: dict[str, Any] = {f"{part}_weights": str(path) for part, (path, _) in checked.items()}
+    return replace(config, **pinned)
 
 
-def _clip_source(config: ModelConfig) -> Path | HubFile:
+def weight_sources(config: ModelConfig, parts: Sequence[str] = PARTS) -> dict[str, Path | HubFile | StoredFile]:
+    """Where the weights of a configuration come from, by part. Asks no network but for a manifest."""
+    sources: dict[str, Path | HubFile | StoredFile] = {}
+    if "clip" in parts:
+        sources["clip"] = _clip_source(config)
+    if "proxy" in parts and config.proxy is not None:
+        sources["proxy"] = _proxy_source(config, config.proxy)
+    return sources
+
+
+def _fetched(file: StoredFile, part: str, sha256: str | None) -> Path:
+    if "://" not in file.uri:
+        _require(file, part)
+        return Path(file.uri)
+    try:
+        return cache.fetch(file.uri, sha256 or file.sha256)
+    except FileNotFoundError as error:
+        raise _no_file(file.uri, part) from error
+
+
+def _require(file: StoredFile, part: str) -> None:
+    folder, _, name = file.uri.rpartition("/")
+    if not Storage(folder).exists(name):
+        raise _no_file(file.uri, part)
+
+
+def _checked(path: Path, config: ModelConfig, part: str) -> tuple[Path, str]:
+    """A file with its hash. A broken copy of a stored one is fetched again."""
+    found = _file_hash(path, _name(config, part))
+    if found != path.stem and cache.discard_broken(path):
+        path = weight_files(config, [part])[part]
+        found = _file_hash(path, _name(config, part))
+    return path, found
+
+
+def _clip_source(config: ModelConfig) -> Path | HubFile | StoredFile:
     check_clip_name(config.clip)
     if config.clip_weights:
-        return _existing(config.clip_weights, "CLIP")
+        return _existing(config.clip_weights, "clip")
     if config.clip.startswith(LOCAL_DIR):
         return _single_weights(config.clip, "CLIP")
+    if config.weights:
+        return _bundled(config.weights, config, "clip")
     if (repository := CLIP_REPOSITORIES.get((config.clip, config.clip_pretrained))) is not None:
         return HubFile(repository, _CLIP_FILES)
     import open_clip
@@ -114,12 +192,14 @@ def _clip_source(config: ModelConfig) -> Path | HubFile:
     return HubFile(repository, _CLIP_FILES if name in ("", _CLIP_FILES[1]) else own_names)
 
 
-def _proxy_source(config: ModelConfig, proxy: str) -> Path | HubFile:
+def _proxy_source(config: ModelConfig, proxy: str) -> Path | HubFile | StoredFile:
     spec = None if proxy.startswith(LOCAL_DIR) else vfm_spec(proxy)
     if config.proxy_weights:
         return _existing(config.proxy_weights, "proxy")
     if spec is None:
         return _single_weights(proxy, "proxy")
+    if config.weights:
+        return _bundled(config.weights, config, "proxy")
     if spec.model.startswith(SAM):
         raise ValueError(f"Proxy {proxy} is not downloaded by name; give SAM's checkpoint as --proxy-weights FILE.")
     repository = f"timm/{spec.model}"
@@ -139,8 +219,9 @@ def _not_downloaded(config: ModelConfig, missing: Mapping[str, HubFile], part: s
     described_by = "open_clip_config.json" if part == "clip" else "config.json"
     message = (
         f"The weights of {_title(config, part)} are not on this machine and could not be downloaded from "
-        f"{source.repository} (file {source.names[0]}): {reason.rstrip('.')}. Give a local file with --{part}-weights "
-        f"FILE, or a folder with {described_by} and weights with --{part} {LOCAL_DIR}FOLDER."
+        f"{source.repository} (file {source.names[0]}): {reason.rstrip('.')}. Give a file with --{part}-weights FILE, "
+        f"a folder that `proxyclip fetch-weights` filled with --weights FOLDER, or a folder with {described_by} and "
+        f"weights with --{part} {LOCAL_DIR}FOLDER."
     )
     if part == "clip" and "proxy" in missing:
         message += f" The weights of {_title(config, 'proxy')} are missing too; give --proxy-weights FILE."
@@ -156,10 +237,23 @@ def _title(config: ModelConfig, part: str) -> str:
     return f"CLIP {config.clip}{tag}" if part == "clip" else f"proxy {config.proxy}"
 
 
-def _existing(path: str, what: str) -> Path:
+def _existing(path: str, part: str) -> Path | StoredFile:
+    path = path.removeprefix("file://")
+    if "://" in path:
+        return StoredFile(path)
     if not Path(path).is_file():
-        raise FileNotFoundError(f"The file of the {what} weights does not exist: {path}.")
+        raise _no_file(path, part)
     return Path(path)
+
+
+def _no_file(uri: str, part: str) -> FileNotFoundError:
+    what = "CLIP" if part == "clip" else part
+    return FileNotFoundError(f"The file of the {what} weights does not exist: {public_uri(uri)}.")
+
+
+def _bundled(uri: str, config: ModelConfig, part: str) -> StoredFile:
+    file = weights_in(uri, config, part)
+    return StoredFile(f"{Storage(uri).uri}/{file.file}", file.sha256)
 
 
 def _single_weights(spec: str, what: str) -> Path:

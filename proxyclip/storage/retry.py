@@ -98,10 +98,21 @@ def may_pass(error: BaseException | None) -> bool:
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             code = str(response.get("Error", {}).get("Code", ""))
             return status in _STATUSES or code in _CODES
+        if (found := _status(error)) is not None:
+            return found in _STATUSES
         if {kind.__name__ for kind in type(error).__mro__} & _BROKEN_LINE:
             return True
         error = error.__cause__
     return False
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status in an error of Azure's or Google's client."""
+    for name in ("status_code", "code"):
+        value = getattr(error, name, None)
+        if isinstance(value, (int, str)) and str(value).isdigit():
+            return int(value)
+    return None
 
 
 _STATUSES = {408, 409, 429, 500, 502, 503, 504}  # 409: two conditional writes at the same moment
@@ -117,7 +128,7 @@ _CODES = {
     "BadDigest",
     "XAmzContentSHA256Mismatch",
 }
-# By name: the packages that define them (botocore, aiohttp) are loaded for S3 only.
+# By name: the packages that define them (botocore, aiohttp, azure.core, gcsfs) are loaded for their stores only.
 _BROKEN_LINE = {
     "ConnectionError",
     "HTTPClientError",
@@ -126,6 +137,10 @@ _BROKEN_LINE = {
     "ClientPayloadError",
     "ResponseParserError",
     "FlexibleChecksumError",
+    "ClientConnectionError",
+    "ServiceRequestError",
+    "ServiceResponseError",
+    "ChecksumError",
 }
 
 

@@ -13,7 +13,7 @@ from proxyclip.dataset.manifest import Manifest, PlanSummary
 from proxyclip.dataset.run_record import RunRecord, begin_run
 from proxyclip.dataset.shards import Failure, write_shard
 from proxyclip.images.listing import ImageRef, fetch_image
-from proxyclip.storage import remote, retry
+from proxyclip.storage import clients, retry
 from proxyclip.storage.retry import count_retries
 from proxyclip.storage.store import Storage, StorageError
 from proxyclip.vocabulary.names import Vocabulary
@@ -118,7 +118,7 @@ def test_a_lost_answer_to_the_plan_plans_each_image_once(storage, proxy, kind):
 
 
 def test_a_long_listing_goes_on_where_it_broke(storage, proxy, monkeypatch):
-    monkeypatch.setattr(remote, "PAGE_KEYS", 3)
+    monkeypatch.setattr(clients, "PAGE_KEYS", 3)
     keys = [f"a/{number}" for number in range(10)]
     for key in keys:
         storage.write(key, b"")

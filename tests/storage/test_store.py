@@ -15,13 +15,13 @@ from proxyclip.storage import store
 from proxyclip.storage.store import Storage, StorageError, public_uri
 
 
-@pytest.fixture(params=["disk", "memory", "s3"])
+@pytest.fixture(params=["disk", "memory", "s3", "azure", "gcs"])
 def storage(request, tmp_path):
     if request.param == "disk":
         return Storage(str(tmp_path / "out"))
     if request.param == "memory":
         return Storage(f"memory://{uuid.uuid4().hex}")
-    return Storage(request.getfixturevalue("s3").uri(f"bucket/{uuid.uuid4().hex}/out"))
+    return Storage(request.getfixturevalue(request.param).uri(f"bucket/{uuid.uuid4().hex}/out"))
 
 
 ODD_KEYS = [
@@ -42,17 +42,19 @@ ODD_KEYS = [
 
 
 def test_what_was_written_is_read_and_listed(storage):
-    for number, key in enumerate(ODD_KEYS):
+    azurite = storage.uri.startswith("az:")  # its listings lose line breaks
+    odd_keys = [key for key in ODD_KEYS if not (azurite and "\n" in key)]
+    for number, key in enumerate(odd_keys):
         storage.write(key, b"x" * number)
-    for number, key in enumerate(ODD_KEYS):
+    for number, key in enumerate(odd_keys):
         assert storage.exists(key), key
         assert storage.read(key) == b"x" * number
         assert storage.stat(key).size_bytes == number
         with storage.open(key) as file:
             assert file.read() == b"x" * number
     listed = list(storage.list())
-    assert [entry.key for entry in listed] == sorted(ODD_KEYS)
-    assert {entry.key: entry.size_bytes for entry in listed} == {key: n for n, key in enumerate(ODD_KEYS)}
+    assert [entry.key for entry in listed] == sorted(odd_keys)
+    assert {entry.key: entry.size_bytes for entry in listed} == {key: n for n, key in enumerate(odd_keys)}
     if "memory" not in storage.uri:  # fsspec's toy store tells two different times
         assert [storage.stat(entry.key) for entry in listed] == listed
 
@@ -275,7 +277,7 @@ def test_the_usual_variables_name_the_endpoint(s3, variable):
 def test_only_one_module_touches_fsspec():
     package = Path(store.__file__).parents[1]
     users = {path.name for path in package.rglob("*.py") if "import fsspec" in path.read_text()}
-    assert users == {"remote.py"}
+    assert users == {"clients.py"}
 
 
 def test_what_was_deleted_is_gone_and_deleting_it_again_is_fine(storage):

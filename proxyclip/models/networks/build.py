@@ -20,6 +20,7 @@ from proxyclip.models.networks.proxy import Proxy, TimmProxy, check_scale, is_pl
 from proxyclip.models.networks.proxy_maps import FeatureMapProxy, as_proxy
 from proxyclip.models.networks.proxy_sam import SamProxy, build_sam_encoder
 from proxyclip.recipes.architectures import LOCAL_DIR, SAM, check_clip_name, local_architecture, vfm_spec
+from proxyclip.recipes.bundle.tokenizer import tokenizer_folder
 
 
 def new_clip(config: ModelConfig) -> nn.Module:
@@ -35,7 +36,7 @@ def new_clip(config: ModelConfig) -> nn.Module:
 def clip_encoder(model: nn.Module, config: ModelConfig) -> ClipEncoder:
     """The encoder of an open_clip model, with the tokenizer and the pixel mean and std of `config`."""
     mean, std = _normalisation(config)
-    return as_clip(model, lazy_tokenizer(config.clip), mean, std)
+    return as_clip(model, lazy_tokenizer(config.clip, config.weights), mean, std)
 
 
 def new_proxy(config: ModelConfig) -> nn.Module:
@@ -89,13 +90,17 @@ def _normalisation(config: ModelConfig) -> tuple[Sequence[float] | None, Sequenc
     return known.get("mean"), known.get("std")
 
 
-def lazy_tokenizer(clip: str) -> Tokenizer:
-    """CLIP's tokenizer, loaded at its first use: some are downloads, and jobs with embeddings need none."""
+def lazy_tokenizer(clip: str, weights: str | None = None) -> Tokenizer:
+    """CLIP's tokenizer, loaded at its first use: some are downloads, and jobs with embeddings need none.
+
+    weights: the bundle that may hold its files (`recipes.bundle`).
+    """
 
     @functools.cache
     def load() -> Tokenizer:
         try:
-            tokenizer: Tokenizer = open_clip.get_tokenizer(clip)
+            folder = tokenizer_folder(weights, clip) if weights else None
+            tokenizer: Tokenizer = open_clip.get_tokenizer(clip if folder is None else f"{LOCAL_DIR}{folder}")
         except ImportError as error:
             raise ValueError(
                 f'The tokenizer of CLIP {clip} needs another package; pip install "proxyclip[siglip]".'

@@ -83,11 +83,14 @@ class BenchmarkOptions:
     clip_pretrained: Annotated[str | None, unset("the preset's", "STR")] = None
     """Tag of open_clip's weights for --clip."""
     clip_weights: Annotated[str | None, unset("downloaded by name", "FILE")] = None
-    """Local file with the weights of CLIP."""
+    """File with the weights of CLIP, a path or URI."""
     proxy: Annotated[str | None, unset("the preset's", "STR")] = None
     """Short name (dino-b8, dinov3-b16, sam-b, ...), name of a timm vision transformer, or local-dir:FOLDER."""
     proxy_weights: Annotated[str | None, unset("downloaded by name", "FILE")] = None
-    """Local file with the weights of the proxy."""
+    """File with the weights of the proxy, a path or URI."""
+    weights: Annotated[str | None, unset("downloaded by name", "URI")] = None
+    """Folder or prefix that `proxyclip fetch-weights` filled with all that the preset needs: nothing is downloaded by
+    name."""
     embeddings: Annotated[str | None, unset("made by CLIP's text tower", "FILE")] = None
     """Safetensors file with one text embedding per query of the benchmark's vocabulary."""
     quality: str = "exact"

@@ -163,12 +163,16 @@ def _config(
         thresholds=thresholds,
         **{name: getattr(options, name) for name in names},
     )
-    model = _model(features.encoder["model"], settings, options.clip_weights)
+    model = _model(features.encoder["model"], settings, options)
     windows = WindowConfig(**features.encoder["windows"])
     return SegmenterConfig(model, windows, segmenter_config(label, vocabulary).decode)
 
 
-def _model(recorded: Mapping[str, Any], settings: Mapping[str, Any], clip_weights: str | None) -> ModelConfig:
+def _model(recorded: Mapping[str, Any], settings: Mapping[str, Any], options: RelabelOptions) -> ModelConfig:
     """The model of the source; its CLIP can be loaded, its proxy is only named."""
     model = ModelConfig(**recorded)
-    return replace(model, clip=settings["clip"], clip_weights=clip_weights or settings["clip_weights"])
+    model = replace(model, clip=settings["clip"])
+    if options.clip_weights or options.weights:
+        weights = options.weights and Storage(options.weights).uri
+        return replace(model, clip_weights=options.clip_weights, weights=weights)
+    return replace(model, clip_weights=settings["clip_weights"], weights=settings.get("weights"))

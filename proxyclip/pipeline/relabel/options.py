@@ -34,7 +34,9 @@ class RelabelOptions:
     head: Annotated[str | None, unset("none", "FILE")] = None
     """Head that `proxyclip adapt` learned from this corpus or from another one, for its one vocabulary."""
     clip_weights: Annotated[str | None, unset("as for the source", "FILE")] = None
-    """Local file with the weights of CLIP, for its text tower."""
+    """File with the weights of CLIP, for its text tower; a path or URI."""
+    weights: Annotated[str | None, unset("as for the source", "URI")] = None
+    """Folder or prefix that `proxyclip fetch-weights` filled, in place of --clip-weights."""
     benchmark: Annotated[str | None, unset("none", "NAME")] = None
     """Use the thresholds that the paper of the source's preset uses for this benchmark."""
     logit_scale: Annotated[float | None, unset("the preset's", "FLOAT")] = None

@@ -17,26 +17,15 @@ LABELS_FOLDER = "labels"
 
 # Options that labelling and relabelling have too, and that mean the same there.
 _ENCODE = (
-    *("preset", "method", "clip", "clip_pretrained", "clip_weights", "proxy", "proxy_weights", "gaussian_std"),
-    *(
-        "short_side",
-        "crop",
-        "stride",
-        "quality",
-        "fast_decode",
-        "dtype",
-        "force_dtype",
-        "codec",
-        "shard_size",
-        "concurrency",
-    ),
-    *("num_gpus", "threads", "batch_windows", "compile", "image_timeout_s", "max_failures"),
-    *("address", "verbose"),
+    *("preset", "method", "clip", "clip_pretrained", "clip_weights", "proxy", "proxy_weights", "weights"),
+    *("gaussian_std", "short_side", "crop", "stride", "quality", "fast_decode", "dtype", "force_dtype", "codec"),
+    *("shard_size", "concurrency", "num_gpus", "threads", "batch_windows", "compile", "image_timeout_s"),
+    *("max_failures", "address", "verbose"),
 )
 _DECODE = (
     *("logit_scale", "background_threshold", "area_threshold", "ignore_below", "pamr_steps", "confidence_stride"),
     *("guided_radius", "presence", "active"),
-    *("clip_weights", "max_failures", "address", "verbose"),
+    *("clip_weights", "weights", "max_failures", "address", "verbose"),
 )
 
 
@@ -76,11 +65,14 @@ class ReprocessOptions:
     clip_pretrained: Annotated[str | None, unset("the preset's", "STR")] = None
     """Tag of open_clip's weights for --clip."""
     clip_weights: Annotated[str | None, unset("downloaded by name", "FILE")] = None
-    """Local file with the weights of CLIP."""
+    """File with the weights of CLIP, a path or URI."""
     proxy: Annotated[str | None, unset("the preset's", "STR")] = None
     """Short name (dino-b8, dinov3-b16, sam-b, ...), name of a timm vision transformer, or local-dir:FOLDER."""
     proxy_weights: Annotated[str | None, unset("downloaded by name", "FILE")] = None
-    """Local file with the weights of the proxy."""
+    """File with the weights of the proxy, a path or URI."""
+    weights: Annotated[str | None, unset("downloaded by name", "URI")] = None
+    """Folder or prefix that `proxyclip fetch-weights` filled with all that the preset needs: nothing is downloaded by
+    name."""
     gaussian_std: Annotated[float | None, unset("the preset's", "FLOAT")] = None
     """Width of NACLIP's Gaussian, in patches. Other methods do not use it."""
     short_side: Annotated[int | None, unset("the preset's", "INT")] = None

@@ -23,7 +23,7 @@ def embed_vocabulary(output: str, model: ModelConfig, weights: dict[str, str], d
     from proxyclip.storage.store import Storage
 
     torch.set_num_threads(os.cpu_count() or 1)  # the actors wait for this
-    check_hashes(model, {"clip": weights["clip"]})
+    model = check_hashes(model, {"clip": weights["clip"]})
     with count_retries() as retries:
         storage = Storage(output)
         vocabulary = read_names(storage)

@@ -57,7 +57,7 @@ class NetworkLabeller:
     """A `Labeller` with real networks. Raises `WeightsDiffer` if this machine's files are not those of the recipe."""
 
     def __init__(self, config: ActorConfig, segmenter: SegmenterConfig) -> None:
-        check_hashes(segmenter.model, config.weights)
+        segmenter = dataclasses.replace(segmenter, model=check_hashes(segmenter.model, config.weights))
         self._segmenter = Segmenter.from_config(
             segmenter,
             device=config.device,

@@ -1,0 +1,1 @@
+"""Which files does a preset need, where there is no internet?"""
