@@ -37,7 +37,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) .venv-readers $(DEMO) build *.egg-info
+	rm -rf $(VENV) .venv-readers .venv-lowest $(DEMO) build *.egg-info
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeAlias, get_args
 # Raise this when a change of the code changes the masks of an unchanged configuration.
 RECIPE_VERSION = 1
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8"]
+AskedDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 def _no_mask_change(default: Any) -> Any:

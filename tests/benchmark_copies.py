@@ -145,10 +145,12 @@ class Guessing:
     """Stands in for the networks: the masks of a copy's `guess`."""
 
     retries = 0
-    dtype = "float32"
 
     def __init__(self, run, guess: dict[str, np.ndarray]) -> None:
         self._run, self._guess = run, guess
+
+    def dtype(self, asked):
+        return asked or "float32"
 
     def label(self, config, pending):
         manifest, vocabulary = self._run.manifest, self._run.vocabulary

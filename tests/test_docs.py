@@ -28,6 +28,7 @@ REFERENCE = [
         "evaluation",
         "export",
         "gallery",
+        "inputs",
         "output",
         "presets",
         "relabelling",
@@ -39,7 +40,19 @@ REFERENCE = [
     )
 ]
 KINDS = (LabelOptions, RelabelOptions, PreviewOptions, GalleryOptions, EvaluateOptions, BenchmarkOptions, ExportOptions)
-OTHER_OPTIONS = {"repair", "older-than-h", "dry-run", "device", "help", "images", "name", "repo-type", "local-dir"}
+OTHER_OPTIONS = {
+    "repair",
+    "older-than-h",
+    "dry-run",
+    "json",
+    "watch",
+    "device",
+    "help",
+    "images",
+    "name",
+    "repo-type",
+    "local-dir",
+}
 
 
 def name(page: Path) -> str:

@@ -14,45 +14,11 @@ import tyro
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # jobs/ instead of this folder
 
+from performance.networks import Decoding, Device, Engine, Gpu, GpuJob, Levels, Precisions, Text  # noqa: E402
 from performance.outputs import OutputPart  # noqa: E402
 from performance.tables import print_table, show  # noqa: E402
 
-Device = Literal["cpu", "cuda"]
-Precision = Literal["float32", "bfloat16", "float16"]
-
-
-@dataclass(frozen=True)
-class Engine:
-    """Image to labels: the engine against a plain implementation. CLIP ViT-B/16, DINO ViT-B/8, seeded weights."""
-
-    device: Device = "cpu"
-    """Where the networks run."""
-    images: int = 3
-    """Images for the engine. The plain implementation takes the first of them."""
-    rounds: int = 5
-    """Times that the plain implementation and the engines are measured by turns. The median counts."""
-    batch_windows: int = 32
-    """Windows per batch on a GPU."""
-
-    def run(self) -> None:
-        from performance.engine import measure_encoders
-
-        show(self.device, "Image to labels, 500 x 375 pixels, 21 queries")
-        print_table(measure_encoders(self.device, self.images, self.rounds, self.batch_windows))
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Labels from features, for growing vocabularies: the engine against a plain implementation."""
-
-    device: Device = "cpu"
-    """Where features are decoded."""
-
-    def run(self) -> None:
-        from performance.engine import measure_decoding
-
-        show(self.device, "Labels from features, 500 x 375 pixels")
-        print_table(measure_decoding(self.device))
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -88,20 +54,6 @@ class Adapt:
         show("cpu", "A head from collected statistics, 21 classes, features of width 512, 256 images a shard")
         with tempfile.TemporaryDirectory() as folder:
             print_table(list(measure_adapt(Path(folder), self.images)))
-
-
-@dataclass(frozen=True)
-class Text:
-    """Text embeddings of ADE20K's 150 classes: computed, and read from the cache."""
-
-    device: Device = "cpu"
-    """Where CLIP's text tower runs."""
-
-    def run(self) -> None:
-        from performance.engine import measure_text
-
-        show(self.device, "Text embeddings of a vocabulary, 80 prompts a query")
-        print_table(measure_text(self.device))
 
 
 @dataclass(frozen=True)
@@ -232,6 +184,24 @@ class Startup:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """Planning a corpus: seconds and memory from a listing and from tables of URIs. Images are only names."""
+
+    images: int = 10_000_000
+    """Names of images."""
+    before: bool = True
+    """Measure also the planning of a listing that is held in memory, which needs about 800 bytes an image."""
+    folder: Path | None = None
+    """Where tables and plans are written for a while. Without it, in a temporary folder."""
+
+    def run(self) -> None:
+        from performance.plan import measure_plan
+
+        show(None, f"A plan of {self.images:,} images")
+        print_table(measure_plan(self.images, before=self.before, folder=self.folder))
+
+
+@dataclass(frozen=True)
 class Compare:
     """This version of the project and another one by turns: engine, decoding and pipeline."""
 
@@ -262,6 +232,10 @@ class Compare:
 
 Part = (
     Engine
+    | Gpu
+    | GpuJob
+    | Precisions
+    | Levels
     | Decoding
     | Relabel
     | Adapt
@@ -271,6 +245,7 @@ Part = (
     | Quality
     | Features
     | Resume
+    | Plan
     | Startup
     | Compare
     | OutputPart

@@ -23,10 +23,11 @@ from proxyclip.config import DecodeConfig, Dtype, ModelConfig, SegmenterConfig
 from proxyclip.images.sizes import resize_image
 from proxyclip.models.attention import mix_by_proxy, proxy_attention, resize_values
 from proxyclip.models.cost import gflop_per_image
-from proxyclip.models.cpu_kernels import network_kernels
 from proxyclip.models.decoding.decode import decode_features
 from proxyclip.models.decoding.queries import Queries
 from proxyclip.models.features import DenseFeatures
+from proxyclip.models.kernels.of_device import network_kernels
+from proxyclip.models.kernels.precision import torch_dtype
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.text import cached_embeddings
 from proxyclip.models.windows import plan_windows
@@ -147,8 +148,8 @@ class DecodingCase:
 def matmul_gflops(dtype: Dtype, device: torch.device) -> float:
     """The speed of a matrix product of the size that takes most of the time, in GFLOP/s."""
     rows = 1765 if device.type == "cpu" else 1765 * 32
-    a = torch.randn(rows, 768, device=device).to(getattr(torch, dtype))
-    linear = torch.nn.Linear(768, 3072, device=device).to(getattr(torch, dtype))
+    a = torch.randn(rows, 768, device=device).to(torch_dtype(dtype))
+    linear = torch.nn.Linear(768, 3072, device=device).to(torch_dtype(dtype))
     with torch.inference_mode():
         return 2 * rows * 768 * 3072 / _median_s(lambda: linear(a), device, 15) / 1e9
 
@@ -187,7 +188,7 @@ def _stages(engine: Segmenter, image: np.ndarray, vocabulary: Vocabulary, device
         raise AssertionError("ProxyCLIP has a proxy")
 
     def mix(features: Tensor, values: Tensor, grid_hw: tuple[int, int], proxy_hw: tuple[int, int]) -> Tensor:
-        weights = proxy_attention(features, beta=model.beta, gamma=model.gamma, dtype=getattr(torch, model.dtype))
+        weights = proxy_attention(features, beta=model.beta, gamma=model.gamma, dtype=torch_dtype(model.dtype))
         return engine.clip.project(mix_by_proxy(weights, resize_values(values, grid_hw, proxy_hw)))
 
     with torch.inference_mode(), network_kernels(device):

@@ -142,7 +142,7 @@ def time_job(options: LabelOptions, checkout: Path = ROOT) -> JobTimes:
         command,
         cwd=Path(options.output).parent,  # workers import from the current folder first: it must hold no proxyclip
         stdout=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(checkout)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(checkout), os.environ.get("PYTHONPATH", "")])},
     )
     accounts = Accounts(psutil.Process(process.pid))
     first = last = None

@@ -1,7 +1,8 @@
 """ProxyCLIP written as its equations read: the reference that the engine is measured against.
 
-Window by window, float32, attention written out, the similarity matrix copied for every head, the logits of all
-queries held at the image's size. It takes the engine's networks, so that both have the same weights.
+Window by window, attention written out, the similarity matrix copied for every head, the logits of all queries held at
+the image's size. It takes the engine's networks, so that both have the same weights, and computes in their precision:
+float32, or float16 as the public code does on a GPU.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ class PlainSegmenter:
         """Dense features, window by window."""
         plan = plan_windows((image.shape[0], image.shape[1]), self.config.windows)
         resized = torch.tensor(resize_image(image, (plan.y.resized, plan.x.resized))).permute(2, 0, 1).float() / 255
-        device = next(self.clip.parameters()).device
-        clip_pixels = _normalised(resized, self.clip.mean, self.clip.std).to(device)
+        weight = self.clip.model.visual.conv1.weight
+        clip_pixels = _normalised(resized, self.clip.mean, self.clip.std).to(weight)
         windows = []
         for y in plan.y.starts:
             for x in plan.x.starts:
                 cut = clip_pixels[None, :, y : y + plan.y.length, x : x + plan.x.length]
                 cut = F.pad(cut, (plan.x.pad_before, plan.x.pad_after, plan.y.pad_before, plan.y.pad_after))
-                windows.append(self._encode_window(cut))
+                windows.append(self._encode_window(cut).float())
         return PlainFeatures(windows, plan)
 
     def decode(self, features: PlainFeatures, vocabulary: Vocabulary) -> npt.NDArray[np.int64]:
@@ -92,7 +93,7 @@ class PlainSegmenter:
         tokens = torch.cat([visual.class_embedding.expand(1, 1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         stored = visual.positional_embedding
         positions = interpolate_positions(stored[1:], visual.grid_size, grid_hw, "offset")
-        tokens = visual.ln_pre(tokens + torch.cat([stored[:1], positions]))
+        tokens = visual.ln_pre(tokens + torch.cat([stored[:1], positions.to(stored)]))
         for block in visual.transformer.resblocks[:-1]:
             attention = block.attn
             qkv = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
@@ -105,7 +106,7 @@ class PlainSegmenter:
         patches = model.patch_embed.proj(pixels)
         grid_hw = (patches.shape[2], patches.shape[3])
         positions = interpolate_positions(model.pos_embed[0, 1:], model.patch_embed.grid_size, grid_hw, self.proxy.rule)
-        tokens = patches.flatten(2).transpose(1, 2) + positions
+        tokens = patches.flatten(2).transpose(1, 2) + positions.to(patches)
         tokens = torch.cat([model.cls_token + model.pos_embed[:, :1], tokens], dim=1)
         for block in model.blocks:
             mixed = _attend(block.attn.qkv(block.norm1(tokens)), block.attn.num_heads)

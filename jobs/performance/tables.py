@@ -6,6 +6,7 @@ import datetime
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 Row = dict[str, str]
 
@@ -17,8 +18,8 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def heading(device: str | None = None) -> str:
-    """The machine, the date and the command. device: where networks run; None for parts that run none here."""
-    parts = [f"{os.cpu_count()} CPU cores"]
+    """The machine, its load, the date and the command. device: where networks run; None if none run here."""
+    parts = [f"{os.cpu_count()} CPU cores", *_processor(), f"load {os.getloadavg()[0]:.1f}"]
     if device is not None:
         import torch
 
@@ -26,6 +27,22 @@ def heading(device: str | None = None) -> str:
         if device == "cuda":
             parts.insert(0, torch.cuda.get_device_name())
     return f"{', '.join(parts)}, {datetime.date.today()}: python {' '.join(sys.argv)}\n"
+
+
+# Of /proc/cpuinfo, what decides which kernels run.
+_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "bf16", "i8mm")
+
+
+def _processor() -> list[str]:
+    """The processor's name and those of its features that matter here; nothing where /proc does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    has = set(fields.get("flags", fields.get("Features", "")).split())
+    features = " ".join(name for name in _FEATURES if name in has)
+    return [part for part in (fields.get("model name", ""), features) if part]
 
 
 def show(device: str | None, title: str) -> None:

@@ -24,8 +24,12 @@ def label(options: Annotated[LabelOptions, arg(name="")]) -> int:
     lists them (with --max-failures this is 0).
     """
     from proxyclip.pipeline import run
+    from proxyclip.pipeline.progress import log_json_lines
 
-    logging.basicConfig(format="%(levelname)s %(message)s")
+    if options.log_json:
+        log_json_lines()
+    else:
+        logging.basicConfig(format="%(levelname)s %(message)s")
     summary = run.label(options)
     report_labelling(summary, options.output)
     return summary.exit_code

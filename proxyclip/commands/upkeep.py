@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import FlagCreatePairsOff, arg
 
 from proxyclip.commands.places import Output, run_storage
+
+if TYPE_CHECKING:
+    from proxyclip.dataset.upkeep.status import Status
 
 SHOWN_PROBLEMS = 20
 SHOWN_REASONS = 10
@@ -51,18 +56,48 @@ def verify(output: Output, repair_: Annotated[FlagCreatePairsOff[bool], arg(name
     return 1 if report.problems else 0
 
 
-def status(output: Output) -> int:
-    """Say how far a run is. Works from any machine, also while the run is going on."""
+def status(
+    output: Output,
+    json: FlagCreatePairsOff[bool] = False,
+    watch: FlagCreatePairsOff[bool] = False,
+    every_s: float = 10,
+) -> int:
+    """Say how far a run is. Works from any machine, also while the run is going on.
+
+    Args:
+        json: One line of JSON instead of words.
+        watch: Say it again and again until the run is finished. Ctrl-C ends it.
+        every_s: Seconds between two times with --watch.
+    """
     from proxyclip.dataset.upkeep.status import status as ask
+    from proxyclip.dataset.upkeep.status_text import status_json
+
+    if every_s <= 0:
+        raise ValueError(f"--every-s is {every_s}; it must be above 0.")
+    storage = run_storage(output)
+    while True:
+        found = ask(storage)
+        if json:
+            print(status_json(found), flush=True)
+        else:
+            _say(found)
+        if not watch or found.finished:
+            return 0
+        try:
+            time.sleep(every_s)
+        except KeyboardInterrupt:
+            return 0
+
+
+def _say(found: Status) -> None:
     from proxyclip.dataset.upkeep.status_text import status_text
 
-    found = ask(run_storage(output))
     print(status_text(found))
     for (kind, reason), count in found.failures.most_common(SHOWN_REASONS):
         print(f"{count:>8}  {kind}: {reason}")
     if len(found.failures) > SHOWN_REASONS:
         print(f"          and {len(found.failures) - SHOWN_REASONS} other reasons")
-    return 0
+    sys.stdout.flush()
 
 
 def clean(output: Output, older_than_h: float = 24, dry_run: FlagCreatePairsOff[bool] = False) -> int:

@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from proxyclip.dataset.rows import ALL_KINDS
+from proxyclip.images.inputs.names import as_path
 
 RUN = "run.json"
 VOCABULARY = "vocabulary.json"
@@ -92,7 +93,7 @@ def parse_collected_key(key: str) -> tuple[int, str] | None:
 
 def preview_key(uri: str) -> str:
     """The key of an image's preview, in the folder that the image has in the input."""
-    folder, slash, name = uri.rpartition("/")
+    folder, slash, name = as_path(uri).rpartition("/")
     if len(name.encode()) > 250:  # disks take 255 bytes a name
         name = hashlib.sha256(name.encode()).hexdigest()
     return f"preview/{folder}{slash}{name}.png"

@@ -20,7 +20,8 @@ from proxyclip.dataset.rows import parquet_bytes
 from proxyclip.dataset.segments import SegmentSums, compact, read_sums, sum_classes
 from proxyclip.dataset.shards import read_columns, read_table
 from proxyclip.dataset.statistics import ClassStat, ClassSums, class_stats_table, shard_stats
-from proxyclip.images.listing import ImageRef
+from proxyclip.images.inputs.sorting import Listing
+from proxyclip.images.ref import ImageRef
 from proxyclip.storage.store import Storage, public_uri
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ class Manifest:
         self.commits = commits or storage
 
     def extend_plan(
-        self, listing: Sequence[ImageRef], shard_size: int = 256, max_shard_bytes: int = MAX_SHARD_BYTES
+        self, listing: Listing | Sequence[ImageRef], shard_size: int = 256, max_shard_bytes: int = MAX_SHARD_BYTES
     ) -> PlanSummary:
         """Plan the images of a listing that are new, changed or removed, in new shards: see `Plan.extend`."""
         return self.plan.extend(listing, shard_size, max_shard_bytes)

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from proxyclip.dataset.layout import PLAN_FOLDER, parse_plan_key, plan_key
 from proxyclip.dataset.rows import PLAN, parquet_bytes
 from proxyclip.dataset.validate import check_plan, plan_head
-from proxyclip.images.listing import ImageRef
+from proxyclip.images.inputs.sorting import Listing
+from proxyclip.images.ref import ImageRef
 from proxyclip.storage.store import Storage
 
 SHARDS_PER_PART = 1000
@@ -160,7 +161,7 @@ class Plan:
         for _, rows in groupby(heapq.merge(*map(self._rows, extensions), key=by_uri), key=by_uri):
             yield list(rows)
 
-    def extend(self, listing: Sequence[ImageRef], shard_size: int, max_shard_bytes: int) -> PlanSummary:
+    def extend(self, listing: Listing | Sequence[ImageRef], shard_size: int, max_shard_bytes: int) -> PlanSummary:
         """Plan what a listing has new, changed (size or etag) or removed, in new parts.
 
         A shard has at most `shard_size` images and `max_shard_bytes` bytes (a larger image has its own shard). If
@@ -168,7 +169,7 @@ class Plan:
         """
         if min(shard_size, max_shard_bytes) < 1:
             raise ValueError(f"plan: shard_size {shard_size}, max_shard_bytes {max_shard_bytes}; give both 1 or more.")
-        ordered = sorted(listing, key=attrgetter("uri"))
+        ordered = listing if isinstance(listing, Listing) else sorted(listing, key=attrgetter("uri"))
         new = changed = removed = new_shards = 0
         complete = False
         while not complete:
@@ -261,7 +262,7 @@ class _NewPart:
         return parquet_bytes(pa.table(ordered, PLAN.with_metadata({**PLAN.metadata, **head})))
 
 
-def _changes(listing: Sequence[ImageRef], planned: Iterator[PlanRow]) -> Iterator[Change]:
+def _changes(listing: Iterable[ImageRef], planned: Iterator[PlanRow]) -> Iterator[Change]:
     """The differences of a listing to the plan. Both are in order of uri; `planned`: the newest row of each image."""
     known = next(planned, None)
     for image in listing:

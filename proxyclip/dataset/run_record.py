@@ -42,6 +42,7 @@ class RunRecord:
     input: URI of the images, stored without credentials. recipe: all that decides the bytes of a mask, as nested
     plain values. fingerprint: hash of the recipe. packages: versions of the packages that began the run; they are
     recorded, not compared. source: URI of the output whose features were relabelled; None if images were labelled.
+    asked_dtype: the precision that was asked for, if the recipe has another because that is faster; else None.
     """
 
     input: str
@@ -49,6 +50,7 @@ class RunRecord:
     fingerprint: str
     packages: dict[str, str] = field(default_factory=dict)
     source: str | None = None
+    asked_dtype: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input", public_uri(Storage(self.input).uri))
@@ -58,8 +60,9 @@ class RunRecord:
     def to_json(self) -> bytes:
         """The bytes of run.json."""
         fields = {"schema_version": SCHEMA_VERSION, **asdict(self)}
-        if self.source is None:
-            del fields["source"]
+        for name in ("source", "asked_dtype"):
+            if fields[name] is None:
+                del fields[name]
         return (json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
     @classmethod
@@ -72,7 +75,7 @@ class RunRecord:
                 f"{RUN}: the output has schema_version {version}, but this version of proxyclip reads "
                 f"{SCHEMA_VERSION}. Use the version of proxyclip that made the output, or another --output."
             )
-        names = ("input", "recipe", "fingerprint", "packages", "source")
+        names = ("input", "recipe", "fingerprint", "packages", "source", "asked_dtype")
         return cls(**{name: fields[name] for name in names if name in fields})
 
 

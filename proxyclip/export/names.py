@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proxyclip.images.listing import EXTENSIONS
+from proxyclip.images.inputs.names import as_path
+from proxyclip.images.ref import EXTENSIONS
 
 LONGEST_NAME_BYTES = 240  # disks take 255; a suffix comes behind
 
@@ -44,7 +45,7 @@ class NamesInUse:
         another image. The last part of a very long name is replaced by its hash.
         """
         stem = _stem(uri)
-        name = uri if stem in self.shared or stem.lower().endswith(EXTENSIONS) else stem
+        name = as_path(uri) if stem in self.shared or stem.lower().endswith(EXTENSIONS) else stem
         folder, slash, last = name.rpartition("/")
         if len(last.encode()) > LONGEST_NAME_BYTES:
             last = hashlib.sha256(last.encode()).hexdigest()
@@ -53,16 +54,17 @@ class NamesInUse:
 
 def suffix(uri: str) -> str:
     """What comes after the name without suffix: ".jpg"."""
-    return uri[len(_stem(uri)) :]
+    return as_path(uri)[len(_stem(uri)) :]
 
 
 def _stem(uri: str) -> str:
-    """The uri without the suffix of an image. A name that is only a suffix has none."""
-    folder, slash, last = uri.rpartition("/")
+    """The path of a uri without the suffix of an image. A name that is only a suffix has none."""
+    path = as_path(uri)
+    folder, slash, last = path.rpartition("/")
     for extension in EXTENSIONS:
         if last.lower().endswith(extension) and len(last) > len(extension):
             return f"{folder}{slash}{last[: -len(extension)]}"
-    return uri
+    return path
 
 
 def _hash(text: str) -> int:

@@ -11,9 +11,8 @@ from PIL import Image
 
 from proxyclip.dataset.rows import LabelledImage
 from proxyclip.images.errors import ImageError
-from proxyclip.images.listing import fetch_image
+from proxyclip.images.inputs.images import Readable, fetch_image
 from proxyclip.images.reading import read_pixels
-from proxyclip.storage.store import Storage
 
 _ORIENTATION_TAG = 0x0112
 _SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "TIFF": "tif", "BMP": "bmp", "MPO": "jpg"}
@@ -27,7 +26,7 @@ class Picture:
     suffix: str
 
 
-def fetch_pictures(images: Storage, rows: Sequence[LabelledImage]) -> list[Picture | ImageError]:
+def fetch_pictures(images: Readable, rows: Sequence[LabelledImage]) -> list[Picture | ImageError]:
     """The images of some rows, as they are stored; or why an image cannot be used.
 
     An image that its EXIF orientation turns becomes an upright PNG, since not every reader turns it.

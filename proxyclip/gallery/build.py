@@ -36,7 +36,8 @@ from proxyclip.gallery.options import GalleryOptions
 from proxyclip.gallery.pictures import Margins, fitted, nearest, positions_png, small_confidence_png, thumbnail
 from proxyclip.gallery.sampling import Survey, survey
 from proxyclip.gallery.scores import read_scores
-from proxyclip.images.listing import input_storage
+from proxyclip.images.inputs.address import searched_folder
+from proxyclip.images.inputs.images import Images, open_images
 from proxyclip.storage.store import Storage
 
 SHOWN_FAILURES = 1000
@@ -78,8 +79,8 @@ def gallery(options: GalleryOptions, margins: Margins | None = None) -> Built:
     failures = _failures(labels)
     if not outputs[0][1].num_images and not failures["count"]:
         raise ValueError(f"{options.output} has no masks yet; wait until the labelling job has committed a shard.")
-    images = input_storage(labels.record.input)
-    destination = open_destination(labels.storage, images, options.to)
+    images = open_images(labels.record.input)
+    destination = open_destination(labels.storage, searched_folder(labels.record.input), options.to)
     pictures = _Pictures(outputs, images, destination, options.size, margins)
     rows = pictures.write()
     data = {
@@ -158,7 +159,7 @@ class _Pictures:
     def __init__(
         self,
         outputs: list[tuple[Labels, Survey]],
-        images: Storage,
+        images: Images,
         destination: Storage,
         longest: int,
         margins: Margins | None,

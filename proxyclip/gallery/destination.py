@@ -34,8 +34,11 @@ def data_key(name: str) -> str:
     return f"data/{name}.js"
 
 
-def open_destination(output: Storage, images: Storage, to: str | None) -> Storage:
-    """The folder to write to. Raises ValueError if it holds something else, or must not hold a gallery."""
+def open_destination(output: Storage, images: Storage | None, to: str | None) -> Storage:
+    """The folder to write to. Raises ValueError if it holds something else, or must not hold a gallery.
+
+    images: the folder that is searched for images, if there is one.
+    """
     destination = Storage(to or f"{output.uri}/{FOLDER}")
     shown = public_uri(destination.uri)
     inside = _below(output, destination)
@@ -43,7 +46,7 @@ def open_destination(output: Storage, images: Storage, to: str | None) -> Storag
         raise ValueError(
             f"--to {shown} belongs to the output itself; give another folder, for instance {FOLDER}/ in it."
         )
-    if inside is None and _below(images, destination) is not None:
+    if inside is None and images is not None and _below(images, destination) is not None:
         raise ValueError(
             f"--to {shown} is in the input {public_uri(images.uri)}, so the next run would label the thumbnails; give "
             "a folder outside it."

@@ -11,9 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from proxyclip.images.errors import ImageError
-from proxyclip.images.listing import fetch_image
+from proxyclip.images.inputs.images import Readable, fetch_image
 from proxyclip.images.reading import read_thumbnail
-from proxyclip.storage.store import Storage
 
 JPEG_QUALITY = 75
 CONFIDENCE_SIDE = 160
@@ -28,7 +27,7 @@ def fitted(hw: tuple[int, int], longest: int) -> tuple[int, int]:
     return max(1, round(hw[0] * scale)), max(1, round(hw[1] * scale))
 
 
-def thumbnail(images: Storage, uri: str, hw: tuple[int, int], longest: int) -> bytes | str:
+def thumbnail(images: Readable, uri: str, hw: tuple[int, int], longest: int) -> bytes | str:
     """The JPEG of an image; or, in words, why there is none.
 
     hw: the size of its mask. Raises StorageError if the storage does not work.

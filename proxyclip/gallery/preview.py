@@ -14,7 +14,7 @@ from proxyclip.dataset.run_record import read_names, require_run
 from proxyclip.dataset.shards import read_masks
 from proxyclip.gallery.contact_sheet import Tile, contact_sheet
 from proxyclip.gallery.options import PreviewOptions
-from proxyclip.images.listing import fetch_image, input_storage
+from proxyclip.images.inputs.images import Images, fetch_image, open_images
 from proxyclip.images.reading import read_pixels
 from proxyclip.storage.store import Storage
 from proxyclip.vocabulary.names import ignore_label
@@ -24,7 +24,7 @@ from proxyclip.vocabulary.palette import overlay
 def preview(options: PreviewOptions) -> list[str]:
     """Write overlays and a contact sheet into the output. Returns their keys, the contact sheet's last."""
     output = Storage(options.output)
-    images = input_storage(require_run(output).input)
+    images = open_images(require_run(output).input)
     vocabulary = read_names(output)
     colours, ignore = vocabulary.colours, ignore_label(vocabulary.num_classes)
     on_sheet: list[Tile] = []
@@ -42,7 +42,7 @@ def preview(options: PreviewOptions) -> list[str]:
     return keys
 
 
-def _tiles(output: Storage, images: Storage) -> Iterator[Tile]:
+def _tiles(output: Storage, images: Images) -> Iterator[Tile]:
     for row in read_masks(output):
         yield Tile(read_pixels(fetch_image(images, row.uri)), mask_from_png(row.mask), row.uri)
 

@@ -6,7 +6,6 @@ import io
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from proxyclip.images.errors import ImageError
-from proxyclip.images.listing import GONE, fetch_image
+from proxyclip.images.inputs.images import fetch_image
+from proxyclip.images.inputs.names import stem
+from proxyclip.images.ref import GONE
 from proxyclip.storage.store import Storage
 
 # What Pillow, json and a file of another form raise.
@@ -38,26 +39,26 @@ def read_regions(storage: Storage, uri: str, image_hw: tuple[int, int]) -> Regio
     They lie under the image's name with the ending .png or .json. Raises ImageError if they are missing, broken or of
     another size, and StorageError if the storage is down.
     """
-    stem = PurePosixPath(uri).with_suffix("")
+    name = stem(uri)
     for ending, decode in ((".png", regions_from_png), (".json", regions_from_json)):
         try:
-            data = fetch_image(storage, f"{stem}{ending}")
+            data = fetch_image(storage, f"{name}{ending}")
         except ImageError as error:
             if error.reason == GONE:
                 continue
-            raise ImageError(error.status, f"regions {stem}{ending}: {error.reason}") from error
+            raise ImageError(error.status, f"regions {name}{ending}: {error.reason}") from error
         try:
             regions = decode(data)
         except _BROKEN as error:
-            raise ImageError("decode_failed", f"regions {stem}{ending}: {error}") from error
+            raise ImageError("decode_failed", f"regions {name}{ending}: {error}") from error
         if regions.shape != image_hw:
             raise ImageError(
                 "decode_failed",
-                f"regions {stem}{ending} have {regions.shape[1]} x {regions.shape[0]} pixels, but the image has "
+                f"regions {name}{ending} have {regions.shape[1]} x {regions.shape[0]} pixels, but the image has "
                 f"{image_hw[1]} x {image_hw[0]}",
             )
         return regions
-    raise ImageError("fetch_failed", f"there are no regions: neither {stem}.png nor {stem}.json")
+    raise ImageError("fetch_failed", f"there are no regions: neither {name}.png nor {name}.json")
 
 
 def regions_from_png(data: bytes) -> Regions:

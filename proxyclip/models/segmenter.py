@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,10 +15,12 @@ from proxyclip.config import DecodeConfig, Dtype, SegmenterConfig
 from proxyclip.images.reading import load_image, read_image
 from proxyclip.images.sizes import ResizedImage, resize_image, resized_hw
 from proxyclip.models.attention import mix_by_proxy, own_attention, proxy_attention, resize_values
-from proxyclip.models.cpu_kernels import network_kernels
 from proxyclip.models.decoding.decode import Decoded
 from proxyclip.models.decoding.decoder import Decoder
 from proxyclip.models.features import DenseFeatures, Features, Segmentation
+from proxyclip.models.kernels.int8 import int8_error
+from proxyclip.models.kernels.of_device import network_kernels
+from proxyclip.models.kernels.precision import torch_dtype
 from proxyclip.models.memory import BatchSize
 from proxyclip.models.networks.clip import ClipEncoder
 from proxyclip.models.networks.clip_timm import as_clip
@@ -43,7 +45,8 @@ class Segmenter:
     clip: a `ClipEncoder` or an open_clip model. proxy: a `Proxy` or a timm vision transformer; only some methods need
     one. batch_windows: windows that go through the networks together on a GPU; it halves when memory runs out. On a
     CPU windows go one by one: that is as fast, and results are bit-identical regardless of batching. head: as for a
-    `Decoder`.
+    `Decoder`. compiled: run whole windows through `torch.compile`, which rounds a little differently; ValueError on a
+    CPU.
     """
 
     def __init__(
@@ -53,8 +56,9 @@ class Segmenter:
         config: SegmenterConfig | None = None,
         *,
         device: str | torch.device = "cpu",
-        batch_windows: int = 8,
+        batch_windows: int = 32,
         head: Head | None = None,
+        compiled: bool = False,
     ) -> None:
         self.config = config or SegmenterConfig()
         model = self.config.model
@@ -63,7 +67,7 @@ class Segmenter:
         self.method = method_named(model.method, model.residual)
         self.device = torch.device(device)
         self._batch_size = BatchSize("windows", 1 if self.device.type == "cpu" else batch_windows)
-        dtype = getattr(torch, model.dtype)
+        dtype = torch_dtype(model.dtype)
         self.clip = (clip if isinstance(clip, ClipEncoder) else as_clip(clip)).to(self.device)
         self.clip.set_trunk_dtype(dtype)
         self.proxy: Proxy | None = None
@@ -73,7 +77,12 @@ class Segmenter:
             self.proxy = (proxy if isinstance(proxy, Proxy) else as_proxy(proxy)).to(self.device)
             check_scale(self.proxy, model.proxy_scale)
             self.proxy.set_trunk_dtype(dtype)
-        self._kernels = network_kernels(self.device)
+        if model.dtype == "int8" and (error := int8_error(self.device, self.proxy)):
+            raise ValueError(error)
+        self._kernels = network_kernels(self.device, dtype, self.proxy if model.dtype == "int8" else None)
+        if compiled and self.device.type == "cpu":
+            raise ValueError("compiled is for GPUs; on a CPU the networks have kernels of their own.")
+        self._compiled = torch.compile(self._run_networks, dynamic=False) if compiled else None
         encoder = self.clip  # so that the decoder does not refer back to the segmenter
         self._decoder = Decoder(
             self.config.decode,
@@ -137,48 +146,63 @@ class Segmenter:
         return self._batch_size.fit(lambda size: self._encode_images(images, size))
 
     def _encode_images(self, images: Sequence[ImageSource], windows_at_once: int) -> list[DenseFeatures]:
-        plans: list[WindowPlan] = []
-        resized: list[Tensor] = []
-        regions: list[Tensor | None] = []
-        windows: list[Tensor] = []
-        for source in images:
-            image = self._resized(source)
-            plans.append(plan_windows(image.original_hw, self.config.windows))
-            resized.append(pixels_on(self.device, image.pixels))
-            regions.append(None if image.regions is None else torch.from_numpy(image.regions).to(self.device))
-            padding = colour_on(self.device, tuple(self.clip.mean))
-            windows.append(cut_windows(resized[-1].float() / 255, plans[-1], padding))
+        prepared: list[tuple[WindowPlan, Tensor, Tensor | None]] = []
         grids: list[list[Tensor]] = [[] for _ in images]
-        for owners, batch in batch_windows(windows, windows_at_once):
+
+        def windows() -> Iterator[Tensor]:
+            """Windows image by image: a GPU computes while the next images are resized and cut."""
+            padding = colour_on(self.device, tuple(self.clip.mean))
+            for source in images:
+                image = self._resized(source)
+                plan, pixels = (
+                    plan_windows(image.original_hw, self.config.windows),
+                    pixels_on(self.device, image.pixels),
+                )
+                regions = None if image.regions is None else torch.from_numpy(image.regions).to(self.device)
+                prepared.append((plan, pixels, regions))
+                yield cut_windows(pixels.float() / 255, plan, padding)
+
+        for owners, batch in batch_windows(windows(), windows_at_once):
             for owner, grid in zip(owners, self.encode_windows(batch), strict=False):  # without the copies at the end
                 grids[owner].append(grid)
         return [
-            DenseFeatures(torch.stack(grid).unflatten(0, (len(plan.y.starts), -1)), plan, pixels, found)
-            for grid, plan, pixels, found in zip(grids, plans, resized, regions, strict=True)
+            DenseFeatures(torch.stack(grid).unflatten(0, (len(plan.y.starts), -1)), plan, pixels, regions)
+            for grid, (plan, pixels, regions) in zip(grids, prepared, strict=True)
         ]
 
     def encode_windows(self, windows: Tensor) -> Tensor:
         """Run the networks: windows (B, 3, h, w) in [0, 1] to unit dense features (B, grid_h, grid_w, E)."""
+        clip_pixels = normalise(windows, self.clip.mean, self.clip.std)
+        proxy_pixels = None if self.proxy is None else self._proxy_pixels(self.proxy, windows)
+        # Only windows of the full size are worth a compilation: a corpus has many other sizes, each seldom.
+        whole = set(windows.shape[2:]) == {self.config.windows.crop}
+        run = self._compiled if self._compiled is not None and whole else self._run_networks
         with self._kernels:
-            tokens, grid_hw = self.clip.trunk(normalise(windows, self.clip.mean, self.clip.std))
-            if self.proxy is None:
-                attention = own_attention(self.config.model)
-                dense = self.clip.attend(tokens, grid_hw, attention, residual=self.method.residual)
-            else:
-                dense, grid_hw = self._attend_by_proxy(self.proxy, windows, tokens, grid_hw)
-            return dense.unflatten(1, grid_hw)
+            return run(clip_pixels, proxy_pixels)
+
+    def _proxy_pixels(self, proxy: Proxy, windows: Tensor) -> Tensor:
+        scale = self.config.model.proxy_scale
+        if proxy.patch_px and scale != 1:
+            windows = shrink_windows(windows, scale, proxy.patch_px)
+        return normalise(windows, proxy.mean, proxy.std)
+
+    def _run_networks(self, clip_pixels: Tensor, proxy_pixels: Tensor | None) -> Tensor:
+        """Normalised windows, each as its network takes them, to dense features (B, grid_h, grid_w, E)."""
+        tokens, grid_hw = self.clip.trunk(clip_pixels)
+        if self.proxy is None or proxy_pixels is None:
+            attention = own_attention(self.config.model)
+            return self.clip.attend(tokens, grid_hw, attention, residual=self.method.residual).unflatten(1, grid_hw)
+        features, proxy_hw = self.proxy(proxy_pixels)
+        return self._attend_by_proxy(features, proxy_hw, tokens, grid_hw).unflatten(1, proxy_hw)
 
     def _attend_by_proxy(
-        self, proxy: Proxy, windows: Tensor, tokens: Tensor, grid_hw: tuple[int, int]
-    ) -> tuple[Tensor, tuple[int, int]]:
-        """CLIP's values mixed by the proxy's attention: dense features (B, N, E) on the proxy's grid."""
+        self, features: Tensor, proxy_hw: tuple[int, int], tokens: Tensor, grid_hw: tuple[int, int]
+    ) -> Tensor:
+        """CLIP's values mixed by the attention of the proxy's features: dense features (B, N, E) on its grid."""
         model = self.config.model
-        if proxy.patch_px and model.proxy_scale != 1:
-            windows = shrink_windows(windows, model.proxy_scale, proxy.patch_px)
-        features, proxy_hw = proxy(normalise(windows, proxy.mean, proxy.std))
-        weights = proxy_attention(features, beta=model.beta, gamma=model.gamma, dtype=getattr(torch, model.dtype))
+        weights = proxy_attention(features, beta=model.beta, gamma=model.gamma, dtype=torch_dtype(model.dtype))
         values = resize_values(self.clip.values(tokens, grid_hw), grid_hw, proxy_hw)
-        return self.clip.project(mix_by_proxy(weights, values)), proxy_hw
+        return self.clip.project(mix_by_proxy(weights, values))
 
     def _resized(self, image: ImageSource) -> ResizedImage:
         if isinstance(image, ResizedImage):

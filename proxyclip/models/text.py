@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from proxyclip.models.cpu_kernels import network_kernels
+from proxyclip.models.kernels.of_device import network_kernels
 from proxyclip.models.networks.clip import ClipEncoder
 from proxyclip.vocabulary.templates import IMAGENET_TEMPLATES
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -102,21 +102,29 @@ def cut_windows(image: Tensor, plan: WindowPlan, fill: Tensor) -> Tensor:
     return windows
 
 
-def batch_windows(images: Sequence[Tensor], size: int) -> Iterator[tuple[list[int], Tensor]]:
+def batch_windows(images: Iterable[Tensor], size: int) -> Iterator[tuple[list[int], Tensor]]:
     """Batch the windows of several images, windows of equal size together.
 
-    images: per image its windows (num_windows, 3, h, w). Yields the image index of every window, and the windows
-    (size, 3, h, w). Copies fill up the last batch, so that all batches have one shape: the shape decides how products
-    round, so a result does not depend on how many images are encoded together.
+    images: per image its windows (num_windows, 3, h, w); the next is asked for when a batch is not full yet. Yields the
+    image index of every window, and the windows (size, 3, h, w). Copies fill up the last batches, so that all batches
+    of a size have one shape: the shape decides how products round, so a result does not depend on how many images are
+    encoded together.
     """
     by_size: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
     for index, windows in enumerate(images):
-        by_size.setdefault(windows.shape[2:], []).extend((index, window) for window in windows)
-    for group in by_size.values():
-        for start in range(0, len(group), size):
-            part = group[start : start + size]
-            filled = part + part[-1:] * (size - len(part))
-            yield [index for index, _ in part], torch.stack([window for _, window in filled])
+        waiting = by_size.setdefault(windows.shape[2:], [])
+        waiting.extend((index, window) for window in windows)
+        while len(waiting) >= size:
+            yield _batch(waiting[:size], size)
+            del waiting[:size]
+    for waiting in by_size.values():
+        if waiting:
+            yield _batch(waiting, size)
+
+
+def _batch(windows: list[tuple[int, Tensor]], size: int) -> tuple[list[int], Tensor]:
+    filled = windows + windows[-1:] * (size - len(windows))
+    return [index for index, _ in windows], torch.stack([window for _, window in filled])
 
 
 def shrink_windows(windows: Tensor, scale: float, patch_px: int) -> Tensor:

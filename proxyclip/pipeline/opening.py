@@ -12,7 +12,10 @@ from proxyclip.dataset.features.record import FeatureRecord, features_manifest, 
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.run_record import RunRecord, read_run, refuse_another_run
-from proxyclip.images.listing import ImageRef, input_storage, list_images
+from proxyclip.images.inputs.address import input_address, searched_folder
+from proxyclip.images.inputs.images import open_images
+from proxyclip.images.inputs.sorting import Listing
+from proxyclip.images.listing import list_images
 from proxyclip.pipeline.heads import load_head, refuse_encoder, vocabulary_of, with_head
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.recipe import encoder_of, feature_record, package_versions, recipe_of, segmenter_config
@@ -36,7 +39,7 @@ class Run:
     manifest: of the masks, or of the features if the run makes only these. weights: hash of each weight file, by part.
     pending: planned shards without a commit. listing: the input's images; None if planned shards come first. only: the
     uris of the input that count; None: all. packages: versions of the packages of a teacher. head: in place of text
-    embeddings.
+    embeddings. resumed: the output has a run already, and `dtype` is its own.
     """
 
     options: LabelOptions
@@ -46,12 +49,13 @@ class Run:
     weights: dict[str, str]
     manifest: Manifest
     pending: list[ShardRange]
-    listing: list[ImageRef] | None
+    listing: Listing | None
     only: Collection[str] | None = None
     packages: dict[str, str] = field(default_factory=dict)
     head: Head | None = None
+    resumed: bool = False
 
-    def list_images(self) -> list[ImageRef]:
+    def list_images(self) -> Listing:
         """The images of the input."""
         return list_images(self.options.input, exclude=self.options.output, only=self.only)
 
@@ -66,7 +70,9 @@ class Run:
         stride, regions = self.options.confidence_stride, self.options.regions
         recipe = recipe_of(self.config_in(dtype), self.weights, self.vocabulary, stride, regions)
         recipe |= with_head(self.head)
-        return RunRecord(self.options.input, recipe, fingerprint(recipe), package_versions(self.packages))
+        asked = None if self.dtype in (None, dtype) else self.dtype
+        packages = package_versions(self.packages)
+        return RunRecord(self.options.input, recipe, fingerprint(recipe), packages, asked_dtype=asked)
 
     def features(self, dtype: Dtype) -> FeatureRecord | None:
         """What features.json says of this run's features; None if it makes none."""
@@ -91,7 +97,7 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     Raises ValueError, FileNotFoundError or another OSError if the run cannot start: unknown names, a vocabulary with
     errors, missing weights, an input without images, an output that cannot be written or that has another recipe.
     """
-    options = replace(options, input=Storage(options.input).uri, output=output_uri(options.output))
+    options = replace(absolute_input(options), output=output_uri(options.output))
     head = None if options.head is None else load_head(options.head)
     if options.regions is not None:
         options = replace(options, regions=regions_uri(options.regions, options.input))
@@ -106,13 +112,15 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     output = Storage(options.output)
     manifest = features_manifest(output) if options.add_features else Manifest(output)
     recorded = read_run(manifest.storage)
+    dtype = None if options.dtype == "auto" else options.dtype
     if recorded is None:
-        run = Run(options, config, options.dtype, vocabulary, weights, manifest, [], None, only, packages, head)
+        run = Run(options, config, dtype, vocabulary, weights, manifest, [], None, only, packages, head)
         run = replace(run, listing=run.list_images())
         manifest.storage.check_writable()
         return run
-    dtype = options.dtype or recorded.recipe["segmenter"]["model"]["dtype"]
-    run = Run(options, config, dtype, vocabulary, weights, manifest, [], None, only, packages, head)
+    if dtype is None or (dtype == recorded.asked_dtype and not options.force_dtype):
+        dtype = recorded.recipe["segmenter"]["model"]["dtype"]
+    run = Run(options, config, dtype, vocabulary, weights, manifest, [], None, only, packages, head, resumed=True)
     refuse_another_run(manifest.storage, run.record(dtype), vocabulary)
     if features := run.features(dtype):
         refuse_other_features(manifest.storage, features)
@@ -120,6 +128,12 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     if pending and _is_there(options.input, manifest, pending[0]):
         return replace(run, pending=pending)  # what is planned need not wait until the input is listed
     return replace(run, pending=pending, listing=run.list_images())
+
+
+def absolute_input(options: LabelOptions) -> LabelOptions:
+    """The options with an absolute input, which says by itself which columns count."""
+    address = input_address(options.input, **options.columns)
+    return replace(options, input=address, uri_column=None, image_column=None, key_column=None)
 
 
 def _networks(options: LabelOptions, vocabulary: Vocabulary | None) -> tuple[RunConfig, dict[str, str], dict[str, str]]:
@@ -176,8 +190,8 @@ def output_uri(output: str) -> str:
 
 def regions_uri(regions: str, input_uri: str) -> str:
     """The folder of regions, absolute. Raises FileNotFoundError if it is empty, ValueError if it lies in the input."""
-    storage, images = Storage(regions), Storage(input_uri)
-    if f"{storage.uri}/".startswith(f"{images.uri}/"):
+    storage, images = Storage(regions), searched_folder(input_uri)
+    if images is not None and f"{storage.uri}/".startswith(f"{images.uri}/"):
         raise ValueError(
             f"--regions {public_uri(storage.uri)} lies in the input, so its maps would be labelled as images; move "
             "them to a folder of their own."
@@ -189,7 +203,7 @@ def regions_uri(regions: str, input_uri: str) -> str:
 
 def _is_there(input_uri: str, manifest: Manifest, shards: ShardRange) -> bool:
     """Whether any image of the first shard exists. If none does, the input may not be mounted; listing it tells."""
-    images = input_storage(input_uri)
+    images = open_images(input_uri)
     _, planned = next(manifest.read_range(ShardRange(shards.part, shards.shards[:1])))
     try:
         return any(images.exists(image.uri) for image in planned)

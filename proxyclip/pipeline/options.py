@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from proxyclip.config import CODEC_NAMES, Dtype
+from proxyclip.config import CODEC_NAMES, AskedDtype
 
 # The quality that labels twice (`pipeline.best`). The others are in `recipes.quality`.
 BEST = "best"
@@ -29,12 +29,19 @@ class LabelOptions:
     """
 
     input: str
-    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*)."""
+    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*).
+    Tables of URIs, S3 Inventory, Parquet files with images, tar files and hf://datasets/... too: see docs/inputs.md."""
     output: str
     """Folder or prefix to write to. It is created if it does not exist."""
     vocabulary: Annotated[str | None, unset("the benchmark's", "NAME|FILE")] = None
     """Bundled name (voc21, ade20k, ...), or a .txt file (one class per line, synonyms after ";"), .json or .yaml."""
 
+    uri_column: Annotated[str | None, unset("uri, url, path or file_name", "NAME")] = None
+    """Column of the input that has URIs of images."""
+    image_column: Annotated[str | None, unset("image", "NAME")] = None
+    """Column of the input's Parquet files that has images: bytes, or a struct with `bytes`."""
+    key_column: Annotated[str | None, unset("none: rows are named by their number", "NAME")] = None
+    """Column of the input's Parquet files with a name for each image, which no other row of its file has."""
     benchmark: Annotated[str | None, unset("none", "NAME")] = None
     """Use the settings and the classes that the paper of --preset uses for this benchmark: voc21, voc20, context60,
     context59, context459, cityscapes, ade20k, ade847, coco_object or coco_stuff."""
@@ -108,11 +115,11 @@ class LabelOptions:
     time; masks change slightly."""
     confidence_stride: int = 4
     """Confidence maps hold the mean of blocks of this many pixels squared. 1 keeps every pixel."""
-    dtype: Annotated[
-        Dtype | None,
-        unset("the resumed run's, else bfloat16 on GPUs and float32 on CPUs", "{float32,bfloat16,float16}"),
-    ] = None
-    """Precision of the networks."""
+    dtype: AskedDtype = "auto"
+    """Precision of the networks. auto takes that of the resumed run, else bfloat16 on GPUs and float32 on CPUs. If a
+    CPU computes slower in what is asked for than in float32, the run warns and takes float32."""
+    force_dtype: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Take the precision of --dtype even if float32 is faster."""
 
     keep_features: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Keep the dense features of every image, for `proxyclip relabel`. The masks are the same."""
@@ -132,16 +139,26 @@ class LabelOptions:
     """GPUs per actor. With a fraction, several actors share a GPU."""
     threads: Annotated[int | None, unset("this machine's cores / concurrency", "INT")] = None
     """CPU threads of each actor."""
-    batch_windows: int = 8
+    batch_windows: int = 32
     """Windows per batch on a GPU. On a CPU windows are always processed one by one."""
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compile the networks on GPUs (torch.compile). Every actor starts half a minute later and is faster from then
+    on."""
     image_timeout_s: float = 60.0
     """Time limit for reading one image, in seconds. A slower image fails as timed_out."""
     max_failures: Annotated[str | None, unset("no limit", "COUNT|SHARE")] = None
     """Stop if more images than this fail: a count (25) or a share of the corpus (5%, 0.05)."""
     address: Annotated[str | None, unset("RAY_ADDRESS, which ray job submit sets, else one is started", "STR")] = None
     """Ray cluster to join."""
+    log_json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write a line of JSON to stderr for every commit and every warning, instead of a progress bar."""
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"]), tyro.conf.FlagCreatePairsOff] = False
     """Show Ray's own logs and progress."""
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """The columns of the input that count, by option."""
+        return {"uri_column": self.uri_column, "image_column": self.image_column, "key_column": self.key_column}
 
     @property
     def features_codec(self) -> str | None:

@@ -47,6 +47,8 @@ def segmenter_config(options: LabelOptions, vocabulary: Vocabulary | None) -> Se
     if not method_named(model.method).needs_proxy:
         if options.proxy or options.proxy_weights:
             raise ValueError(f"--method {model.method} uses no proxy; leave out --proxy and --proxy-weights.")
+        if options.dtype == "int8":
+            raise ValueError(f"--dtype int8 is for the proxy, and method {model.method} has none; choose another.")
         model = replace(model, proxy=None, proxy_weights=None, proxy_scale=1.0)
     elif model.proxy is None:
         raise ValueError(

@@ -19,7 +19,7 @@ from proxyclip.dataset.run_record import begin_run, write_embeddings, write_head
 from proxyclip.dataset.segments import Compaction
 from proxyclip.pipeline.opening import Run, open_run
 from proxyclip.pipeline.options import BEST, LabelOptions, allowed_failures
-from proxyclip.pipeline.progress import RunProgress
+from proxyclip.pipeline.progress import CommitLog, RunProgress
 from proxyclip.pipeline.stages.write import Receipt
 from proxyclip.recipes.names import look_up
 from proxyclip.recipes.quality import QUALITIES
@@ -67,9 +67,8 @@ class Runner(Protocol):
 
     retries: int
 
-    @property
-    def dtype(self) -> Dtype:
-        """The precision that suits the machines."""
+    def dtype(self, asked: Dtype | None) -> Dtype:
+        """The precision for the machines: what is asked for, or what suits them."""
 
     def label(self, config: RunConfig, pending: list[ShardRange]) -> Iterator[Receipt]:
         """Label and commit the shards; a receipt for each."""
@@ -160,11 +159,14 @@ class _Execution:
         allowed = allowed_failures(self.run.options.max_failures, totals.planned)
         compaction = Compaction(manifest.commits, manifest.committed())
         progress = RunProgress(totals.planned, totals.labelled + totals.failed, totals.failed)
+        if self.run.options.log_json:
+            progress = CommitLog(totals.planned, totals.labelled + totals.failed, totals.failed)
         in_a_row = 0
         with contextlib.closing(compaction), progress:
             for receipt in self._running().label(config, pending):
                 summary.retries += receipt.retries
                 if receipt.error is not None:
+                    progress.shard_failed(receipt.shard, receipt.error)
                     summary.shard_errors[receipt.shard] = receipt.error
                     in_a_row += 1
                     if in_a_row == ERRORS_IN_A_ROW:
@@ -173,17 +175,17 @@ class _Execution:
                     continue
                 in_a_row = 0
                 compaction.add(receipt.shard)
-                progress.add(receipt.labelled, receipt.failed)
+                progress.add(receipt.labelled, receipt.failed, shard=receipt.shard)
                 if allowed is not None and progress.failed > allowed:
                     limit = f"--max-failures {self.run.options.max_failures} allows {allowed}"
                     summary.stopped = f"{progress.failed} images failed, {limit}"
                     return
 
     def _begin(self) -> RunConfig:
-        """Record the run in the output. Without --dtype, a new run takes the precision that suits the cluster."""
+        """Record the run in the output. A new run takes a precision that suits the cluster."""
         if self._config is None:
             run, storage = self.run, self.run.manifest.storage
-            dtype = run.dtype or self._running().dtype
+            dtype = run.dtype if run.resumed and run.dtype else self._running().dtype(run.dtype)
             vocabulary = run.vocabulary
             begin_run(storage, run.record(dtype), vocabulary.to_json() if vocabulary else None)
             if vocabulary is not None and vocabulary.embeddings is not None:

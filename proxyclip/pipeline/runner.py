@@ -13,6 +13,7 @@ from ray.exceptions import RayTaskError
 from proxyclip.config import Dtype, RunConfig, TeacherConfig
 from proxyclip.dataset.plan import ShardRange, waves
 from proxyclip.dataset.run_record import has_embeddings
+from proxyclip.models.kernels.precision import cpu_dtype
 from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus, require_gpus
 from proxyclip.pipeline.opening import Run
 from proxyclip.pipeline.stages.actor import ActorConfig
@@ -41,10 +42,13 @@ class RayRunner(contextlib.ExitStack):
         given = run.options.num_gpus
         self._num_gpus = default_num_gpus() if given is None else given
 
-    @property
-    def dtype(self) -> Dtype:
-        """The precision that suits the cluster."""
-        return "bfloat16" if self._num_gpus else "float32"
+    def dtype(self, asked: Dtype | None) -> Dtype:
+        """The precision for the actors. On CPUs they are taken to have the driver's processor."""
+        if self._num_gpus:
+            if asked == "int8":
+                raise ValueError("--dtype int8 is for CPUs; on a GPU leave it out, or use --num-gpus 0.")
+            return asked or "bfloat16"
+        return cpu_dtype(asked or "float32", force=self._run.options.force_dtype)
 
     def label(self, config: RunConfig, pending: list[ShardRange]) -> Iterator[Receipt]:
         """Read, label and write the shards, in any order, wave by wave."""
@@ -66,6 +70,7 @@ class RayRunner(contextlib.ExitStack):
             collect=options.collect_statistics,
             head=self._run.head is not None,
             regions=options.regions,
+            compiled=options.compile and bool(self._num_gpus),
         )
         embedded = self._embed(actor, resources if self._num_gpus else {"num_cpus": 0.25})
         vocabulary = self._run.vocabulary if actor.masks else None

@@ -21,6 +21,7 @@ _NOT_USED = {
     **dict.fromkeys(("guided_radius", "presence", "active", "regions"), "it makes probabilities by itself"),
     "collect_statistics": "it has no features to learn a head from",
     "batch_windows": "it labels one image at a time",
+    "compile": "its networks run as they are",
 }
 
 
@@ -32,6 +33,8 @@ def teacher_config(options: LabelOptions, method: str, vocabulary: Vocabulary | 
             f"--method {method} keeps no features, since no text embedding fits them: --keep-features, --add-features, "
             "`proxyclip relabel` and `proxyclip reprocess` do not work with it. Label again for another vocabulary."
         )
+    if options.dtype == "int8":
+        raise ValueError(f"--dtype int8 is for the proxy, and --method {method} has none; choose another.")
     defaults = {each.name: each.default for each in dataclasses.fields(LabelOptions)}
     for name, reason in _NOT_USED.items():
         if getattr(options, name) != defaults[name]:

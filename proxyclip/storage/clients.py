@@ -40,6 +40,7 @@ class Client:
 
     def find(self, base: str, ask: Ask[Any]) -> Iterator[dict[str, Any]]:
         """What lies below `base`, as `fs.info` describes it. ask: makes a request, and repeats it if it fails."""
+        self.fs.invalidate_cache()  # some keep what they have listed, whatever they are told
         try:
             yield from ask(lambda: self.fs.find(base, detail=True)).values()
         except FileNotFoundError:

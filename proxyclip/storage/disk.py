@@ -30,6 +30,11 @@ class Disk:
     def open(self, key: str) -> BinaryIO:
         return (self.root / key).open("rb")
 
+    def read_range(self, key: str, start: int, end: int) -> bytes:
+        with self.open(key) as file:
+            file.seek(start)
+            return file.read(end - start)
+
     def write(self, key: str, data: bytes) -> None:
         with self._written(key, data) as temporary:
             temporary.replace(self.root / key)

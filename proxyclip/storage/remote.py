@@ -145,7 +145,7 @@ class Remote:
         return f"{public_uri(self.uri)}/{key}"
 
     def _entry(self, info: dict[str, Any]) -> Entry:
-        tags = (info.get(name) for name in ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created"))
+        tags = (info.get(name) for name in ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "mtime", "created"))
         etag = str(next((tag for tag in tags if tag), "")).strip('"')
         times = (info.get(name) for name in ("LastModified", "last_modified", "mtime", "updated", "created"))
         modified: Any = next((time for time in times if time), 0)

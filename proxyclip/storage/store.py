@@ -62,6 +62,10 @@ class Storage:
         """Open a file to read parts of it."""
         return self._at(key).open(key)
 
+    def read_range(self, key: str, start: int, end: int) -> bytes:
+        """The bytes of a file from start to before end."""
+        return self._at(key).read_range(key, start, end)
+
     def write(self, key: str, data: bytes) -> None:
         """Write a whole file or nothing. An existing file is replaced."""
         self._at(key).write(key, data)
@@ -102,8 +106,12 @@ class Storage:
 
     def list(self, folder: str = "") -> Iterator[Entry]:
         """All files below `folder` at any depth, sorted by key. Empty if the folder does not exist."""
+        yield from sorted(self.walk(folder))
+
+    def walk(self, folder: str = "") -> Iterator[Entry]:
+        """As `list`, in any order, and without holding all of them at once."""
         where = self._at(folder or ".")
-        yield from sorted(where.list(folder.strip("/")))
+        yield from where.list(folder.strip("/"))
 
     def _at(self, key: str) -> Disk | Remote:
         if not key or key.startswith("/") or "\0" in key or ".." in key.split("/"):

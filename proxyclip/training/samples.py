@@ -16,7 +16,7 @@ from proxyclip.dataset.masks import confidence_from_png, mask_from_png, spread_c
 from proxyclip.dataset.reading.labels import Labels
 from proxyclip.dataset.rows import LabelledImage
 from proxyclip.images.errors import ImageError
-from proxyclip.images.listing import fetch_image, input_storage
+from proxyclip.images.inputs.images import Images, fetch_image, open_images
 from proxyclip.images.reading import read_pixels
 from proxyclip.storage.store import Storage, public_uri
 from proxyclip.vocabulary.thresholds import Thresholds
@@ -56,7 +56,7 @@ class Samples:
     """Makes samples of labelled images. thresholds: pixels below that of their class become ignore."""
 
     labels: Labels
-    images: Storage
+    images: Images
     thresholds: Thresholds | None
     transform: Transform | None
 
@@ -71,8 +71,8 @@ class Samples:
     ) -> Samples:
         """Open an output for training. Raises ValueError or FileNotFoundError for what a person can do wrong."""
         labels = Labels.open(output)
-        storage = input_storage(labels.record.input if images is None else images)
-        return cls(labels, storage, _thresholds(labels, thresholds, ignore_below), transform)
+        opened = open_images(labels.record.input if images is None else images)
+        return cls(labels, opened, _thresholds(labels, thresholds, ignore_below), transform)
 
     def check_images(self, shard: int) -> None:
         """Raise FileNotFoundError if there are no images of a shard: then `images` is the wrong place."""

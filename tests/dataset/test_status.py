@@ -1,3 +1,4 @@
+import json
 import os
 import time
 
@@ -80,8 +81,8 @@ def test_dead_failures_are_not_counted_and_reading_them_is_bounded(disk, monkeyp
     assert status(disk).failures_of == 1
 
 
-def said(storage, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["proxyclip", "status", storage.uri])
+def said(storage, monkeypatch, capsys, *options):
+    monkeypatch.setattr("sys.argv", ["proxyclip", "status", storage.uri, *options])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 0
@@ -102,3 +103,37 @@ def test_the_command_says_it_in_words(disk, monkeypatch, capsys):
     label_pending(manifest, range(8))
     manifest.write_class_stats()
     assert "Finished." in said(disk, monkeypatch, capsys)
+
+
+def test_as_json_it_is_one_line_with_every_number(disk, monkeypatch, capsys):
+    label_pending(planned(disk, 24), {0, 2})
+    line = said(disk, monkeypatch, capsys, "--json")
+    found = json.loads(line)
+    assert line.count("\n") == 1
+    assert [found[name] for name in ("planned", "labelled", "failed", "shards", "committed")] == [24, 5, 1, 8, 2]
+    assert (found["finished"], found["features"]) == (False, None)
+    assert found["failures"] == [{"status": "decode_failed", "reason": "no image", "images": 1}]
+
+
+def test_watching_ends_with_the_run(disk, monkeypatch, capsys):
+    manifest, waited = planned(disk, 24), []
+
+    def go_on(seconds):
+        waited.append(seconds)
+        label_pending(manifest, range(4 * len(waited)))
+        if len(waited) == 2:
+            manifest.write_class_stats()
+
+    monkeypatch.setattr("time.sleep", go_on)
+    lines = said(disk, monkeypatch, capsys, "--json", "--watch", "--every-s", "7").splitlines()
+    assert [json.loads(line)["committed"] for line in lines] == [0, 4, 8]
+    assert waited == [7, 7]
+
+
+def test_ctrl_c_ends_watching(disk, monkeypatch, capsys):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    planned(disk, 24)
+    monkeypatch.setattr("time.sleep", interrupt)
+    assert "nothing is committed yet" in said(disk, monkeypatch, capsys, "--watch")

@@ -41,7 +41,7 @@ def test_images_are_told_by_extension_and_sorted(uri):
         "jpg",
         "x.jpg.txt",
     )
-    listed = list_images(uri)
+    listed = list(list_images(uri))
     assert [image.uri for image in listed] == [
         *("a/b/d.png", "a/c.jpeg", "b.JPG", "e.webp", "f.bmp", "g.gif", "h.tif", "i.TIFF")
     ]
@@ -97,16 +97,16 @@ def test_a_missing_input_is_told_from_one_without_images(uri):
 
 
 def test_a_file_that_is_no_image_is_refused(tmp_path):
-    (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"notes.txt is a file without an image's extension"):
-        list_images(str(tmp_path / "notes.txt"))
+    (tmp_path / "notes.md").write_text("x")
+    with pytest.raises(ValueError, match=r"notes.md is a file without an image's extension"):
+        list_images(str(tmp_path / "notes.md"))
 
 
 def test_a_file_changed_has_another_etag(uri):
     fill(uri, "a.jpg")
-    before = list_images(uri)[0]
+    before = next(iter(list_images(uri)))
     Storage(uri).write("a.jpg", b"others")
-    assert list_images(uri)[0].etag != before.etag
+    assert next(iter(list_images(uri))).etag != before.etag
 
 
 def test_a_name_that_is_not_utf8_is_named(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from proxyclip.models.torch_calls import TorchCalls
+from proxyclip.models.kernels.torch_calls import TorchCalls
 
 X = torch.arange(6.0).reshape(2, 3)
 

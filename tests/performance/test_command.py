@@ -18,7 +18,7 @@ def run(*words):
 def test_help_lists_the_parts():
     found = run("--help")
     assert found.returncode == 0, found.stderr
-    parts = "engine decoding text pipeline scaling quality gallery loading resume scoring startup compare"
+    parts = "engine decoding text pipeline scaling quality gallery loading resume plan scoring startup compare"
     for part in parts.split():
         assert f"• {part} " in found.stdout
 

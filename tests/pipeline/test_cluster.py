@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -135,25 +134,3 @@ def test_a_submitted_job_that_is_stopped_is_finished_by_submitting_it_again(head
     assert "40 of 40 images labelled, 0 failed" in run.stdout
     report = verify(Storage(str(output)))
     assert (report.images, report.problems, report.unfinished) == (40, [], [])
-
-
-@pytest.mark.slow
-def test_the_commands_of_the_page_on_clusters_work_as_they_are_pasted(tmp_path):
-    """On a machine without a token and without a cluster: namespaces give it ports and processes of its own."""
-    page = (ROOT / "cluster" / "README.md").read_text()
-    (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
-    install, _, commands = block.partition("\n")
-    assert install.startswith("pip install -e")  # done by whoever runs the tests
-    for name in ("proxyclip", "jobs"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    alone = ["unshare", "--net", "--pid", "--fork", "--mount-proc", "bash", "-euo", "pipefail", "-c"]
-    if subprocess.run([*alone, "ip link set lo up"], capture_output=True).returncode:
-        pytest.skip("namespaces need privileges and the command ip")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_AUTH", "RAY_ADDRESS"))}
-    env |= {"PATH": f"{RAY.parent}:{env['PATH']}", "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)}
-    pasted = subprocess.run(
-        [*alone, "ip link set lo up\n" + commands], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600
-    )
-    assert pasted.returncode == 0, pasted.stdout + pasted.stderr
-    assert "6 of 6 images labelled, 0 failed" in pasted.stdout
-    assert not (tmp_path / "ray.token").stat().st_mode & 0o077

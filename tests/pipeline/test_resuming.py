@@ -56,10 +56,13 @@ class Interrupted(RayRunner):
 class Failing(contextlib.ExitStack):
     """Every shard fails, as over a storage that is down."""
 
-    retries, dtype = 0, "float32"
+    retries = 0
 
     def __init__(self, run):
         super().__init__()
+
+    def dtype(self, asked):
+        return asked or "float32"
 
     def label(self, config, pending):
         for shard in range(30):

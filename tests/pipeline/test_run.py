@@ -23,6 +23,7 @@ from proxyclip.dataset.plan import ShardRange
 from proxyclip.dataset.shards import read_masks
 from proxyclip.dataset.upkeep.verify import verify
 from proxyclip.models.decoding.reduce import reduce_confidence
+from proxyclip.models.kernels import precision
 from proxyclip.models.segmenter import Segmenter
 from proxyclip.pipeline import runner
 from proxyclip.pipeline.opening import open_run
@@ -105,6 +106,18 @@ def test_a_finished_run_imports_neither_torch_nor_ray(finished):
     run = subprocess.run([sys.executable, "-c", code, *command(finished)[2:]], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == [f"10 of 10 images labelled, 0 failed: {finished.output}", "[]"]
+
+
+def test_a_slow_precision_is_replaced_and_the_same_command_resumes(options, monkeypatch, caplog):
+    monkeypatch.setattr(precision, "speed_of", lambda dtype: 0.25)
+    asked = dataclasses.replace(options, dtype="bfloat16")
+    assert label(asked).exit_code == 0
+    assert "bfloat16 is 4.0 times slower than float32" in caplog.text
+    record = json.loads(Path(options.output, "run.json").read_text())
+    assert (record["recipe"]["segmenter"]["model"]["dtype"], record["asked_dtype"]) == ("float32", "bfloat16")
+    assert execute(open_run(asked), refuse_to_run).exit_code == 0
+    with pytest.raises(ValueError, match="--dtype"):
+        open_run(dataclasses.replace(asked, force_dtype=True))
 
 
 def test_another_recipe_on_the_same_output_is_refused(finished):

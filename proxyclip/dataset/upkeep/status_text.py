@@ -1,6 +1,9 @@
-"""What `proxyclip status` says, in words."""
+"""What `proxyclip status` says, in words and as JSON."""
 
 from __future__ import annotations
+
+import json
+from dataclasses import asdict
 
 from proxyclip.dataset.upkeep.status import Status
 
@@ -26,6 +29,25 @@ def status_text(found: Status) -> str:
     if found.features is not None:
         lines.append(str(found.features))
     return "\n".join(lines)
+
+
+def status_json(found: Status) -> str:
+    """The same as one line of JSON. Durations are in seconds; what is not known is null."""
+    features = None if found.features is None else asdict(found.features.totals) | {"complete": found.features.complete}
+    fields = {
+        **asdict(found.totals),
+        "finished": found.finished,
+        "only_features": found.only_features,
+        "images_per_s": found.images_per_s,
+        "left_s": found.left_s,
+        "last_commit_s": found.last_commit_s,
+        "features": features,
+        "failures": [
+            {"status": status, "reason": reason, "images": count}
+            for (status, reason), count in found.failures.most_common()
+        ],
+    }
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def _duration(seconds: float) -> str:

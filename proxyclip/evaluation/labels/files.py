@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from proxyclip.evaluation.labels.coding import LabelError
+from proxyclip.images.inputs.names import as_path, stem
 from proxyclip.storage.store import Storage, public_uri
 
 # Formats without loss. JPEG changes values.
@@ -35,9 +36,8 @@ class LabelFiles:
     def key(self, image_uri: str) -> str:
         """Where the label of an image is."""
         if self.image_suffix is not None:
-            return image_uri.removesuffix(self.image_suffix) + self.suffix
-        folder, slash, name = image_uri.rpartition("/")
-        return f"{folder}{slash}{name.rpartition('.')[0] or name}{self.suffix}"
+            return as_path(image_uri).removesuffix(self.image_suffix) + self.suffix
+        return stem(image_uri) + self.suffix
 
     def digest(self) -> str:
         """Changes when a label file is added, changed or removed. Raises FileNotFoundError if there are none."""

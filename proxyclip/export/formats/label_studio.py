@@ -12,6 +12,7 @@ import numpy as np
 from proxyclip.export.pictures import Picture
 from proxyclip.export.selection import ExportImage
 from proxyclip.export.target import Format, Parts, ShardFiles, Target, WholeFile, json_text, missing_library
+from proxyclip.images.inputs.names import is_address
 
 
 class LabelStudio(Format):
@@ -72,6 +73,8 @@ class LabelStudio(Format):
 def _address(target: Target, uri: str) -> str:
     """Where Label Studio finds an image. In an address of the web, odd characters of the name are escaped."""
     prefix = target.image_prefix
+    if prefix is None and is_address(uri):
+        return uri
     if prefix is None and "://" in target.input:
         return f"{target.input}/{uri}"
     if prefix is None:  # with LOCAL_FILES_DOCUMENT_ROOT=/

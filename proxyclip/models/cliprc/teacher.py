@@ -16,8 +16,8 @@ from proxyclip.config import WindowConfig
 from proxyclip.images.sizes import resize_image
 from proxyclip.models.cliprc.checkpoint import ClipRC, load_cliprc
 from proxyclip.models.cliprc.encoder import MEAN, STD, Tokens
-from proxyclip.models.cpu_kernels import network_kernels
 from proxyclip.models.decoding.decode import Decoded
+from proxyclip.models.kernels.of_device import network_kernels
 from proxyclip.models.memory import BatchSize
 from proxyclip.models.pixels import normalise, pixels_on
 from proxyclip.models.windows import WindowPlan, cut_windows, plan_windows
@@ -80,7 +80,7 @@ class Teacher:
         self._offset = settings.seen_offset
         self._windows = settings.windows(model.networks.sizes.image_px)
         self._dtype = dtype
-        self._kernels = network_kernels(self.device)
+        self._kernels = network_kernels(self.device, dtype)
         at_once = windows_at_once or WINDOWS_AT_ONCE.get(self.device.type, WINDOWS_AT_ONCE["cuda"])
         self._at_once = BatchSize("windows", at_once)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from proxyclip.models.decoding.fused import can_fuse, top_two
 from proxyclip.models.decoding.guided import GuidedFilter
 from proxyclip.models.decoding.presence import coarse_probabilities
 from proxyclip.models.decoding.queries import Queries
@@ -114,6 +115,12 @@ def _decode_tiles(
         if prior is not None:
             logits += prior[queries.classes.columns]
         by_class = queries.classes.maximum(logits)
+        if allowed is None and can_fuse(logits):
+            best, index, confidence, margin = top_two(by_class, logits)
+            decoded.winner[rows, columns] = queries.classes.winner(by_class, best, index)[..., 0]
+            decoded.confidence[rows, columns] = confidence[..., 0]
+            decoded.margin[rows, columns] = margin[..., 0]
+            continue
         best, index = by_class.max(dim=-1, keepdim=True)
         peak = best  # of all classes
         if allowed is not None:

@@ -12,6 +12,9 @@ _UNIT = 2.0**-24
 # Pixels counted at once; this bounds the memory.
 PIXELS_AT_ONCE = 2**22
 
+# Counters of each label on a GPU, where additions to one address wait for each other.
+_COUNTERS = 64
+
 
 def reduce_confidence(confidence: Tensor, stride: int) -> Tensor:
     """Means of blocks of stride x stride pixels: (H, W) from 0 to 1, to (ceil(H / stride), ceil(W / stride)) uint8.
@@ -32,6 +35,15 @@ def class_sums(labels: Tensor, confidence: Tensor, num_labels: int) -> tuple[Ten
     units = torch.zeros(num_labels, dtype=torch.float64, device=labels.device)
     parts = (values.flatten().split(PIXELS_AT_ONCE) for values in (labels, confidence))
     for some, probabilities in zip(*parts, strict=True):
-        pixels += torch.bincount(some, minlength=num_labels)
-        units += torch.bincount(some, (probabilities / _UNIT).round().double(), minlength=num_labels)
+        count = _counted if labels.is_cuda else torch.bincount
+        pixels += count(some, minlength=num_labels)
+        units += count(some, (probabilities / _UNIT).round().double(), minlength=num_labels)
     return pixels, units * _UNIT
+
+
+def _counted(labels: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """`torch.bincount`, which waits for the GPU to learn the largest label; here it must be below `minlength`."""
+    number = torch.arange(len(labels), device=labels.device) % _COUNTERS
+    values = torch.ones_like(number) if weights is None else weights
+    counters = torch.zeros(_COUNTERS * minlength, dtype=values.dtype, device=labels.device)
+    return counters.index_add_(0, number * minlength + labels, values).view(_COUNTERS, minlength).sum(dim=0)

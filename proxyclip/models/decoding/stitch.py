@@ -102,6 +102,11 @@ class Stitch:
         embeddings = (scale * queries.columns).T.contiguous()  # (E, Q)
         bias = None if queries.column_bias is None else scale * queries.column_bias
         h, w = self._tile_hw(at_once // len(queries.columns))
+        if self.grid.is_cuda and h >= height and w >= width:  # leaving cells out costs a GPU more than it saves
+            wide = self.x.matrix @ (self.grid @ embeddings)
+            tile = (self.y.matrix @ wide.flatten(1)).unflatten(1, wide.shape[1:])
+            yield slice(0, height), slice(0, width), _finished(tile, bias, queries)
+            return
         for left in range(0, width, w):
             columns = slice(left, left + w)
             used_x = self.x.used(columns)
@@ -115,19 +120,26 @@ class Stitch:
                     more = to_x @ (self.grid[new][:, used_x] @ embeddings)  # (new, w, Q)
                     seen, wide = torch.cat([seen[kept], new]), torch.cat([wide[kept], more])
                 tile = (self.y.matrix[rows, seen] @ wide.flatten(1)).unflatten(1, wide.shape[1:])
-                if bias is not None:
-                    tile += bias
-                for column, twin in queries.twins:
-                    # A product may round equal queries differently in different columns; then they would not tie.
-                    tile[..., column] = tile[..., twin]
-                yield rows, columns, tile
+                yield rows, columns, _finished(tile, bias, queries)
 
     def _tile_hw(self, pixels: int) -> tuple[int, int]:
         """Height and width of a tile: at most `pixels` pixels, and at most as many kept cells (grid rows x width)."""
         height, width = self.image_hw
+        if height * width <= pixels and len(self.y.nonzero[0]) * width <= pixels:
+            return height, width
         seen_by_one = int(self.y.nonzero.sum(dim=1).max())
         w = max(min(width, pixels // seen_by_one), 1)
         h = max(min(height, pixels // w), 1)
         while h > 1 and max(len(self.y.used(slice(top, top + h))) for top in range(0, height, h)) * w > pixels:
             h = (h + 1) // 2
         return h, w
+
+
+def _finished(tile: Tensor, bias: Tensor | None, queries: Queries) -> Tensor:
+    """The logits of a tile (h, w, Q) with their bias, equal ones for equal queries."""
+    if bias is not None:
+        tile += bias
+    for column, twin in queries.twins:
+        # A product may round equal queries differently in different columns; then they would not tie.
+        tile[..., column] = tile[..., twin]
+    return tile

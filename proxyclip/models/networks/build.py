@@ -27,7 +27,8 @@ def new_clip(config: ModelConfig) -> nn.Module:
     """An open_clip model of the architecture of `config.clip`, with random weights."""
     check_clip_name(config.clip)
     with _quiet_root_logger():  # open_clip warns about random weights
-        device = torch.get_default_device()  # open_clip's own default is the CPU
+        # open_clip's own default is the CPU. get_default_device of torch 2.6 does not see `with torch.device(...)`.
+        device = torch.empty(0).device
         model: nn.Module = open_clip.create_model(config.clip, device=device, load_weights=False, pretrained_text=False)
     return model
 

@@ -13,7 +13,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from proxyclip.models.attention import Attention, Heads
-from proxyclip.models.networks.positions import interpolate_positions
+from proxyclip.models.networks.positions import GridCache, interpolate_positions
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
@@ -39,6 +39,7 @@ class ClipEncoder(nn.Module):
         preprocess = getattr(visual, "preprocess_cfg", None) or {}
         self.mean = tuple(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN) if mean is None else mean)
         self.std = tuple(preprocess.get("std", open_clip.OPENAI_DATASET_STD) if std is None else std)
+        self._positions = GridCache()
         self.tokenizer = tokenizer or open_clip.get_tokenizer("ViT-B-16", context_length=model.context_length)
 
     def _adopt(self, visual: Any) -> None:
@@ -122,9 +123,12 @@ class ClipEncoder(nn.Module):
 
     def position_embedding(self, grid_hw: tuple[int, int]) -> Tensor:
         """Positions of CLS and of the patches of a grid: (1 + N, D)."""
-        stored = self.model.visual.positional_embedding
-        patches = interpolate_positions(stored[1:], self.model.visual.grid_size, grid_hw, "offset")
-        return torch.cat([stored[:1], patches])
+        stored, native_hw = self.model.visual.positional_embedding, self.model.visual.grid_size
+
+        def resized() -> Tensor:
+            return torch.cat([stored[:1], interpolate_positions(stored[1:], native_hw, grid_hw, "offset")])
+
+        return self._positions.get(stored, grid_hw, resized)
 
 
 def _encode_text(model: Any, tokens: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from proxyclip.models.attention import Attention, Heads
+from proxyclip.models.kernels.torch_calls import TorchCalls
 from proxyclip.models.networks.clip import ClipEncoder, Tokenizer
-from proxyclip.models.torch_calls import TorchCalls
 
 Mix: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 

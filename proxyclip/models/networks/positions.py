@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,3 +33,28 @@ def interpolate_positions(
     if grid.shape[2:] != torch.Size(to_hw):
         raise AssertionError(f"the position grid is {tuple(grid.shape[2:])}, but must be {to_hw}")
     return grid[0].flatten(1).T
+
+
+class GridCache:
+    """What a network computes from its weights for a grid of patches, kept for the last few grids.
+
+    A resize of position embeddings takes a tenth of a GPU's time if every batch does it again.
+    """
+
+    def __init__(self, at_most: int = 8) -> None:
+        self._at_most = at_most
+        self._kept: dict[tuple[Hashable, ...], Tensor] = {}
+
+    @torch.compiler.disable
+    def get(self, weight: Tensor, grid_hw: tuple[int, int], make: Callable[[], Tensor]) -> Tensor:
+        """`make()`, computed once for a grid and the present value, device and dtype of `weight`."""
+        version = None if weight.is_inference() else weight._version
+        key = (grid_hw, id(weight), version, weight.device, weight.dtype)
+        kept = self._kept.pop(key, None)
+        if kept is None:
+            with torch.inference_mode(False), torch.no_grad():  # so that it serves with and without inference mode
+                kept = make()
+        self._kept[key] = kept  # the last used comes last
+        if len(self._kept) > self._at_most:
+            del self._kept[next(iter(self._kept))]
+        return kept

@@ -11,7 +11,7 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from proxyclip.models.networks.positions import interpolate_positions
+from proxyclip.models.networks.positions import GridCache, interpolate_positions
 from proxyclip.recipes.architectures import scale_error
 from proxyclip.recipes.proxies import PositionRule
 
@@ -82,6 +82,7 @@ class TimmProxy(Proxy):
         self.model = network
         self.rule: PositionRule = positions
         self.side_px = side_px
+        self._positions = GridCache()
         pretrained = getattr(model, "pretrained_cfg", None) or {}
         self.mean = tuple(pretrained.get("mean", IMAGENET_MEAN) if mean is None else mean)
         self.std = tuple(pretrained.get("std", IMAGENET_STD) if std is None else std)
@@ -112,5 +113,9 @@ class TimmProxy(Proxy):
         stored = model.pos_embed
         if not model.no_embed_class:
             prefix, stored = prefix + stored[:, : prefix.shape[1]], stored[:, prefix.shape[1] :]
-        patches = interpolate_positions(stored[0], model.patch_embed.grid_size, grid_hw, self.rule)
-        return prefix, patches[None].to(stored.dtype)
+        native_hw = model.patch_embed.grid_size
+
+        def resized() -> Tensor:
+            return interpolate_positions(stored[0], native_hw, grid_hw, self.rule)[None].to(stored.dtype)
+
+        return prefix, self._positions.get(model.pos_embed, grid_hw, resized)

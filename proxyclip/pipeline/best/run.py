@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from proxyclip.dataset.layout import HEAD
 from proxyclip.dataset.run_record import RunRecord, read_run
+from proxyclip.images.inputs.address import InputAddress
 from proxyclip.pipeline import run as labelling
 from proxyclip.pipeline.adapt import run as adapting
 from proxyclip.pipeline.adapt.opening import open_adaptation
@@ -44,7 +45,7 @@ class Passes:
                 f"--quality best learns from the features of CLIP, and --method {options.method} has none; leave out "
                 "one of them."
             )
-        source, output = Storage(options.input).uri, output_uri(options.output)
+        source, output = InputAddress.parse(options.input).place, output_uri(options.output)
         if f"{output}/".startswith(f"{source}/"):
             raise ValueError(f"--output {options.output} is inside --input; --quality best needs one that is not.")
         first, head = f"{output}.first", f"{output}.head.safetensors"

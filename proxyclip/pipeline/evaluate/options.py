@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from proxyclip.config import Dtype
+from proxyclip.config import AskedDtype
 from proxyclip.pipeline.options import LabelOptions, unset
 
 
@@ -95,11 +95,11 @@ class BenchmarkOptions:
     """Safetensors file with one text embedding per query of the benchmark's vocabulary."""
     quality: str = "exact"
     """exact keeps the paper's settings; balanced and fast use fewer windows and a smaller proxy input."""
-    dtype: Annotated[
-        Dtype | None,
-        unset("the resumed run's, else bfloat16 on GPUs and float32 on CPUs", "{float32,bfloat16,float16}"),
-    ] = None
-    """Precision of the networks."""
+    dtype: AskedDtype = "auto"
+    """Precision of the networks. auto takes that of the resumed run, else bfloat16 on GPUs and float32 on CPUs. If a
+    CPU computes slower in what is asked for than in float32, the run warns and takes float32."""
+    force_dtype: Annotated[bool, FlagCreatePairsOff] = False
+    """Take the precision of --dtype even if float32 is faster."""
     shard_size: int = 64
     """Images per shard, the unit of work and of recovery."""
     concurrency: int = 1
@@ -108,7 +108,7 @@ class BenchmarkOptions:
     """GPUs per actor. With a fraction, several actors share a GPU."""
     threads: Annotated[int | None, unset("this machine's cores / concurrency", "INT")] = None
     """CPU threads of each actor."""
-    batch_windows: int = 8
+    batch_windows: int = 32
     """Windows per batch on a GPU. On a CPU windows are always processed one by one."""
     image_timeout_s: float = 60.0
     """Time limit for reading one image, in seconds."""

@@ -16,7 +16,7 @@ from proxyclip.export.options import ExportOptions
 from proxyclip.export.registry import FORMATS
 from proxyclip.export.selection import Selection, chosen_classes
 from proxyclip.export.target import Target
-from proxyclip.images.listing import input_storage
+from proxyclip.images.inputs.address import input_storage, searched_folder
 from proxyclip.pipeline.export.shard import ExportShard, short_hash
 from proxyclip.storage.store import Storage, public_uri
 from proxyclip.vocabulary.names import Vocabulary
@@ -134,8 +134,10 @@ def _class_names(given: tuple[str, ...]) -> tuple[str, ...]:
 def refuse_overlap(destination: Storage, labels: Labels) -> None:
     """Raise ValueError if files could be written among the labels, or among the images, which a later run labels."""
     there = _resolved(destination)
-    images = input_storage(labels.record.input)
+    images = searched_folder(labels.record.input)
     for what, other in (("the labels", labels.storage), ("the images", images)):
+        if other is None:
+            continue
         other_uri = _resolved(other)
         inside = there.startswith(other_uri)
         around = what == "the labels" and other_uri.startswith(there)

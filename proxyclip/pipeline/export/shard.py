@@ -19,7 +19,7 @@ from proxyclip.export.registry import FORMATS
 from proxyclip.export.selection import ExportImage, Selection
 from proxyclip.export.target import Format, Target
 from proxyclip.images.errors import ImageError
-from proxyclip.images.listing import input_storage
+from proxyclip.images.inputs.images import Images, open_images
 from proxyclip.storage.store import Storage
 
 
@@ -105,8 +105,8 @@ class ExportShard:
         return Labels.open(self.source)
 
     @cached_property
-    def _images(self) -> Storage:
-        return input_storage(self._labels.record.input)
+    def _images(self) -> Images:
+        return open_images(self._labels.record.input)
 
     @cached_property
     def _to(self) -> Storage:

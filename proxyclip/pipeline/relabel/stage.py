@@ -20,13 +20,13 @@ from proxyclip.dataset.rows import Failure, ImageFeatures, LabelledImage
 from proxyclip.dataset.run_record import read_head, read_vocabulary
 from proxyclip.dataset.shards import write_shard
 from proxyclip.images.errors import ImageError
-from proxyclip.images.listing import fetch_image, input_storage
+from proxyclip.images.listing import fetch_image, open_images
 from proxyclip.images.readers import ReaderPool
 from proxyclip.images.regions import read_regions
 from proxyclip.images.sizes import ResizedImage
-from proxyclip.models.cpu_kernels import keep_memory
 from proxyclip.models.decoding.decoder import Decoder
 from proxyclip.models.features import StoredFeatures
+from proxyclip.models.kernels.cpu import keep_memory
 from proxyclip.models.pixels import pixels_on
 from proxyclip.pipeline.features import features_from
 from proxyclip.pipeline.relabel.graph import RECEIPT_SCHEMA, RelabelConfig, TargetConfig
@@ -176,7 +176,7 @@ class _Images:
     """Reads the images that features were made from."""
 
     def __init__(self, config: RelabelConfig) -> None:
-        self._storage = input_storage(config.input)
+        self._images = open_images(config.input)
         self._readers = ReaderPool(SHARDS_AT_ONCE, config.windows, _IMAGE_TIMEOUT_S)
 
     def added_to(
@@ -196,7 +196,7 @@ class _Images:
 
     def _read(self, uri: str) -> ResizedImage | Failure:
         try:
-            data = fetch_image(self._storage, uri)
+            data = fetch_image(self._images, uri)
         except ImageError as error:
             return Failure(uri, "fetch", "fetch_failed", error.reason)
         try:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from proxyclip.config import Dtype
+from proxyclip.config import AskedDtype
 from proxyclip.pipeline.options import LabelOptions, unset
 from proxyclip.pipeline.relabel.options import RelabelOptions
 
@@ -18,8 +18,9 @@ LABELS_FOLDER = "labels"
 # Options that labelling and relabelling have too, and that mean the same there.
 _ENCODE = (
     *("preset", "method", "clip", "clip_pretrained", "clip_weights", "proxy", "proxy_weights", "weights"),
-    *("gaussian_std", "short_side", "crop", "stride", "quality", "fast_decode", "dtype", "codec", "shard_size"),
-    *("concurrency", "num_gpus", "threads", "batch_windows", "image_timeout_s", "max_failures", "address", "verbose"),
+    *("gaussian_std", "short_side", "crop", "stride", "quality", "fast_decode", "dtype", "force_dtype", "codec"),
+    *("shard_size", "concurrency", "num_gpus", "threads", "batch_windows", "compile", "image_timeout_s"),
+    *("max_failures", "address", "verbose"),
 )
 _DECODE = (
     *("logit_scale", "background_threshold", "area_threshold", "ignore_below", "pamr_steps", "confidence_stride"),
@@ -38,12 +39,19 @@ class ReprocessOptions:
     """
 
     input: str
-    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*)."""
+    """Folder or prefix of images: a path, file:// or s3://BUCKET/PREFIX (endpoint and credentials from AWS_*).
+    Tables of URIs, S3 Inventory, Parquet files with images, tar files and hf://datasets/... too: see docs/inputs.md."""
     vocabularies: str
     """Folder or prefix with a .txt, .json or .yaml file for each vocabulary. NAME.safetensors beside it may hold one
     text embedding per query; CLIP's text tower is then not used."""
     output: str
     """Folder or prefix to write to: features to corpus/, masks to labels/NAME/VERSION/."""
+    uri_column: Annotated[str | None, unset("uri, url, path or file_name", "NAME")] = None
+    """Column of the input that has URIs of images."""
+    image_column: Annotated[str | None, unset("image", "NAME")] = None
+    """Column of the input's Parquet files that has images: bytes, or a struct with `bytes`."""
+    key_column: Annotated[str | None, unset("none: rows are named by their number", "NAME")] = None
+    """Column of the input's Parquet files with a name for each image, which no other row of its file has."""
     keep_versions: int = 3
     """How many finished versions of a vocabulary are kept, with the current one. Older ones are deleted."""
 
@@ -77,11 +85,11 @@ class ReprocessOptions:
     """exact keeps the settings as they are; balanced and fast use fewer windows and a smaller proxy input."""
     fast_decode: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Decode large JPEGs at a half, a quarter or an eighth of their size when that is still large enough."""
-    dtype: Annotated[
-        Dtype | None,
-        unset("that of earlier runs, else bfloat16 on GPUs and float32 on CPUs", "{float32,bfloat16,float16}"),
-    ] = None
-    """Precision of the networks."""
+    dtype: AskedDtype = "auto"
+    """Precision of the networks. auto takes that of the resumed run, else bfloat16 on GPUs and float32 on CPUs. If a
+    CPU computes slower in what is asked for than in float32, the run warns and takes float32."""
+    force_dtype: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Take the precision of --dtype even if float32 is faster."""
     codec: str = "compact"
     """How features are kept: compact (about a tenth of float16) or exact (float16)."""
 
@@ -116,8 +124,11 @@ class ReprocessOptions:
     """GPUs per actor. With a fraction, several actors share a GPU."""
     threads: Annotated[int | None, unset("this machine's cores / concurrency", "INT")] = None
     """CPU threads of each actor."""
-    batch_windows: int = 8
+    batch_windows: int = 32
     """Windows per batch on a GPU. On a CPU windows are always processed one by one."""
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compile the networks on GPUs (torch.compile). Every actor starts half a minute later and is faster from then
+    on."""
     relabel_concurrency: Annotated[int | None, unset("the cluster's cores", "INT")] = None
     """Number of processes that make masks of features, with one CPU thread each."""
     image_timeout_s: float = 60.0
@@ -134,6 +145,11 @@ class ReprocessOptions:
             raise ValueError(f"--keep-versions is {self.keep_versions}; it must be at least 1.")
         self.of_corpus()
         self.of_vocabularies(("any",))
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """The columns of the input that count, by option."""
+        return {"uri_column": self.uri_column, "image_column": self.image_column, "key_column": self.key_column}
 
     @property
     def corpus(self) -> str:

@@ -12,6 +12,7 @@ from proxyclip.dataset.commits import committed, read_commits
 from proxyclip.dataset.features.record import FeatureRecord, features_manifest, require_features
 from proxyclip.dataset.plan import PlanPart
 from proxyclip.dataset.run_record import RunRecord, require_run
+from proxyclip.images.inputs.address import InputAddress, input_address
 from proxyclip.pipeline import run as labelling
 from proxyclip.pipeline.one_cluster import OneCluster
 from proxyclip.pipeline.opening import open_run, output_uri
@@ -33,7 +34,10 @@ def reprocess(options: ReprocessOptions) -> Reprocessed:
     """
     options = replace(
         options,
-        input=Storage(options.input).uri,
+        input=input_address(options.input, **options.columns),
+        uri_column=None,
+        image_column=None,
+        key_column=None,
         vocabularies=Storage(options.vocabularies).uri,
         output=output_uri(options.output),
     )
@@ -208,9 +212,8 @@ def _is_up_to_date(work: _Work, parts: Sequence[PlanPart]) -> bool:
 
 def _refuse_output_inside(options: ReprocessOptions) -> None:
     """Pictures that are drawn of labels would be taken for images, and listings would go through all masks."""
-    for name in ("input", "vocabularies"):
-        outer, output = (
-            str(Path(uri).resolve()) if Storage(uri).local else uri for uri in (getattr(options, name), options.output)
-        )
+    outer_uris = {"input": InputAddress.parse(options.input).place, "vocabularies": options.vocabularies}
+    for name, outer_uri in outer_uris.items():
+        outer, output = (str(Path(uri).resolve()) if Storage(uri).local else uri for uri in (outer_uri, options.output))
         if f"{output}/".startswith(f"{outer}/"):
             raise ValueError(f"--output {public_uri(output)} lies in --{name}; give a folder beside it.")

@@ -17,6 +17,7 @@ class ActorConfig:
     weights: hash of each weight file in the recipe, by part ("clip", "proxy") or file. masks: whether images are
     labelled. codec: how features are kept; None: not at all. collect: whether statistics are collected for `adapt`.
     head: whether the output has a head that labels. regions: where the images' regions lie; None: there are none.
+    compiled: whether the networks are compiled on a GPU.
     """
 
     segmenter: RunConfig
@@ -32,3 +33,4 @@ class ActorConfig:
     collect: bool = False
     head: bool = False
     regions: str | None = None
+    compiled: bool = False

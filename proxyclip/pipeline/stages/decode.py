@@ -59,25 +59,63 @@ class ImageLabels:
         )
 
 
+@dataclass(frozen=True)
+class PendingLabels:
+    """The labels of one image, on their way from the device that made them.
+
+    mask, confidence, pixels, sums: on the CPU; see `ImageLabels`. pixels and sums have a last entry for the ignored.
+    ready: happens when they are complete; None: they are.
+    """
+
+    mask: torch.Tensor
+    confidence: torch.Tensor
+    pixels: torch.Tensor
+    sums: torch.Tensor
+    ready: torch.cuda.Event | None
+
+    def wait(self) -> ImageLabels:
+        """The labels. Blocks until they are there, without the GIL."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        pixels, sums = self.pixels.numpy(), self.sums.numpy()
+        return ImageLabels(
+            mask=self.mask.numpy(),
+            confidence=self.confidence.numpy(),
+            pixels=pixels[:-1],
+            confidence_sums=sums[:-1],
+            ignored=int(pixels[-1]),
+        )
+
+    def compressed(self, uri: str, colours: np.ndarray) -> LabelledImage:
+        """As `ImageLabels.compressed`."""
+        return self.wait().compressed(uri, colours)
+
+
 @torch.inference_mode()
 def decode_images(
     decoder: LabelsFeatures, features: Sequence[Features], vocabulary: Vocabulary, confidence_stride: int
-) -> list[ImageLabels]:
-    """Labels of several images. All are decoded before the first result is fetched: a fetch waits for the whole GPU."""
-    decoded = [decoder.labels(dense, vocabulary) for dense in features]
-    return [reduced(labels, vocabulary.num_classes, confidence_stride) for labels in decoded]
+) -> list[PendingLabels]:
+    """Labels of several images. Nothing here waits for a GPU, so it always has work ahead."""
+    return [reduced(decoder.labels(dense, vocabulary), vocabulary.num_classes, confidence_stride) for dense in features]
 
 
-def reduced(labels: Decoded, num_classes: int, confidence_stride: int) -> ImageLabels:
-    """Labels on the device that made them, reduced there and copied to the CPU."""
+def reduced(labels: Decoded, num_classes: int, confidence_stride: int) -> PendingLabels:
+    """Labels on the device that made them, reduced there and sent to the CPU."""
     ignore = ignore_label(num_classes)
     bins = labels.winner.clamp(max=num_classes)  # ignored pixels are counted behind the last class
-    pixels, sums = (part.cpu().numpy() for part in class_sums(bins, labels.confidence, num_classes + 1))
-    mask = labels.winner.to(torch.uint8) if ignore == 255 else labels.winner
-    return ImageLabels(
-        mask=mask.cpu().numpy().astype(np.uint8 if ignore == 255 else np.uint16, copy=False),
-        confidence=reduce_confidence(labels.confidence, confidence_stride).cpu().numpy(),
-        pixels=pixels[:num_classes],
-        confidence_sums=sums[:num_classes],
-        ignored=int(pixels[num_classes]),
-    )
+    pixels, sums = class_sums(bins, labels.confidence, num_classes + 1)
+    mask = labels.winner.to(torch.uint8 if ignore == 255 else torch.uint16)
+    means = reduce_confidence(labels.confidence, confidence_stride)
+    sent = _sent(mask), _sent(means), _sent(pixels), _sent(sums)
+    ready = None
+    if labels.winner.is_cuda:
+        ready = torch.cuda.Event()
+        ready.record(torch.cuda.current_stream(labels.winner.device))
+    return PendingLabels(*sent, ready)
+
+
+def _sent(values: torch.Tensor) -> torch.Tensor:
+    """Values on the CPU; from a GPU, a copy that it will fill."""
+    if not values.is_cuda:
+        return values
+    return torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)

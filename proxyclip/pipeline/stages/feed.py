@@ -16,7 +16,7 @@ from proxyclip.models.adaptation.image_sums import ImageSums
 from proxyclip.models.adaptation.statistics import Statistics
 from proxyclip.models.features import DenseFeatures, EncodedFeatures
 from proxyclip.models.memory import OutOfMemory
-from proxyclip.pipeline.stages.decode import ImageLabels
+from proxyclip.pipeline.stages.decode import ImageLabels, PendingLabels
 from proxyclip.pipeline.stages.network_thread import NetworkThread
 from proxyclip.vocabulary.names import Vocabulary
 
@@ -31,9 +31,9 @@ Group = list[tuple[str, ResizedImage]]
 
 @dataclass(frozen=True)
 class Found:
-    """What the networks made of an image, on the CPU. None: not wanted."""
+    """What the networks made of an image. None: not wanted."""
 
-    labels: ImageLabels | None = None
+    labels: ImageLabels | PendingLabels | None = None
     features: DenseFeatures | None = None
 
 

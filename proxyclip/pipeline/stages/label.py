@@ -30,7 +30,7 @@ from proxyclip.models.teachers.teacher import label_image, load_teacher
 from proxyclip.models.windows import plan_windows
 from proxyclip.pipeline.features import features_row
 from proxyclip.pipeline.stages.actor import SHARDS_AT_ONCE, ActorConfig
-from proxyclip.pipeline.stages.decode import ImageLabels, decode_images, reduced
+from proxyclip.pipeline.stages.decode import PendingLabels, decode_images, reduced
 from proxyclip.pipeline.stages.feed import Feed, Found, Labeller, Rows
 from proxyclip.pipeline.stages.network_thread import NetworkThread
 from proxyclip.pipeline.stages.starts import Starts, Turns
@@ -63,6 +63,7 @@ class NetworkLabeller:
             device=config.device,
             batch_windows=config.batch_windows,
             head=read_head(Storage(config.output)) if config.head else None,
+            compiled=config.compiled,
         )
         self._confidence_stride = config.confidence_stride
         self._keep = config.codec is not None or config.collect
@@ -76,7 +77,7 @@ class NetworkLabeller:
 
     def label(self, images: Sequence[ResizedImage], vocabulary: Vocabulary | None) -> list[Found]:
         features = self._segmenter.encode_batch(images)
-        labels: list[ImageLabels] | list[None] = [None] * len(images)
+        labels: list[PendingLabels] | list[None] = [None] * len(images)
         if vocabulary is not None:
             labels = decode_images(self._segmenter, features, vocabulary, self._confidence_stride)
         kept = [dense.on_cpu() for dense in features] if self._keep else [None] * len(images)
@@ -103,7 +104,7 @@ class TeacherLabeller:
             raise ValueError(f"Method {self._config.model.method} needs a vocabulary.")
         return [Found(self._image.fit(partial(self._reduced, image, vocabulary))) for image in images]
 
-    def _reduced(self, image: ResizedImage, vocabulary: Vocabulary, _: int) -> ImageLabels:
+    def _reduced(self, image: ResizedImage, vocabulary: Vocabulary, _: int) -> PendingLabels:
         labels = label_image(self._teacher, image.pixels, vocabulary, self._config)
         return reduced(labels, vocabulary.num_classes, self._confidence_stride)
 

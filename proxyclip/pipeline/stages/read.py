@@ -14,11 +14,10 @@ from ray.data.datasource import Datasource, ReadTask
 from proxyclip.dataset.manifest import Manifest
 from proxyclip.dataset.plan import ShardRange
 from proxyclip.images.errors import ImageError
-from proxyclip.images.listing import GONE, ImageRef, fetch_image, input_storage
-from proxyclip.storage.retry import carry, count_retries
+from proxyclip.images.inputs.images import FETCHES_AT_ONCE, Images, open_images
+from proxyclip.images.ref import GONE, ImageRef
+from proxyclip.storage.retry import count_retries
 from proxyclip.storage.store import Storage, StorageError
-
-FETCHES_AT_ONCE = 16
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -77,7 +76,7 @@ def read_shards(input_uri: str, output_uri: str, shards: ShardRange) -> Iterator
     """Fetch the images of a range of planned shards: one table with one row per shard."""
     try:
         with count_retries() as retries:
-            images = input_storage(input_uri)
+            images = open_images(input_uri)
             planned = list(Manifest(Storage(output_uri)).read_range(shards))
     except StorageError as problem:
         for index, shard in enumerate(shards.shards):
@@ -89,7 +88,7 @@ def read_shards(input_uri: str, output_uri: str, shards: ShardRange) -> Iterator
             fetched, error = [], None
             with count_retries() as retries:
                 try:
-                    fetched = _fetch_all(pool, images, [image.uri for image in refs])
+                    fetched = _fetch_all(pool, images, refs)
                     _refuse_outage(fetched)
                 except StorageError as problem:
                     refs, fetched, error = [], [], str(problem)
@@ -123,18 +122,7 @@ def _refuse_outage(fetched: list[Fetched]) -> None:
         raise StorageError(f"none of the {len(fetched)} images of the shard could be read: {reasons.pop()}")
 
 
-def _fetch_all(pool: Executor, images: Storage, uris: Sequence[str]) -> list[Fetched]:
-    """All images of a shard, in order. A thread fetches several: one task an image costs more than a disk does."""
-
-    def fetch(start: int) -> list[Fetched]:
-        return [_fetch(images, uri) for uri in uris[start::FETCHES_AT_ONCE]]
-
-    parts = list(pool.map(carry(fetch), range(min(FETCHES_AT_ONCE, len(uris)))))
-    return [parts[index % FETCHES_AT_ONCE][index // FETCHES_AT_ONCE] for index in range(len(uris))]
-
-
-def _fetch(images: Storage, uri: str) -> Fetched:
-    try:
-        return Fetched(fetch_image(images, uri), None)
-    except ImageError as error:
-        return Fetched(None, error.reason)
+def _fetch_all(pool: Executor, images: Images, refs: Sequence[ImageRef]) -> list[Fetched]:
+    """All images of a shard, in order."""
+    found = images.fetch(pool, refs)
+    return [Fetched(None, each.reason) if isinstance(each, ImageError) else Fetched(each, None) for each in found]

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from proxyclip.models.torch_calls import TorchCalls
+from proxyclip.models.kernels.int8 import Int8Linear
+from proxyclip.models.kernels.torch_calls import TorchCalls
 
 # Attention weights held at once: those of two heads of a window of 42 x 42 patches.
 WEIGHTS_AT_ONCE = 2**23
@@ -34,17 +35,17 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MATMULS = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
 
 
-def network_kernels(device: torch.device) -> AbstractContextManager[Any]:
-    """The context in which networks on `device` run: with the functions of this file on a CPU, else as they are.
+def cpu_kernels(int8: nn.Module | None = None) -> TorchCalls:
+    """The context in which networks on a CPU run with the functions of this file (see `of_device`).
 
-    It may be entered again and again, and keeps the packed weights. So make one per set of networks, and use it only
-    for inference: weights that change later stay as they were packed.
+    int8: the network whose linear layers run in 8 bits.
     """
-    if device.type != "cpu":
-        return contextlib.nullcontext()
     keep_memory()
+    linear: Callable[..., Tensor] = PackedLinear()
+    if int8 is not None:
+        linear = Int8Linear(int8, otherwise=linear)
     matmuls = {function: partial(_matmul, function) for function in _MATMULS}
-    return TorchCalls({F.linear: PackedLinear(), F.scaled_dot_product_attention: _attention, **matmuls})
+    return TorchCalls({F.linear: linear, F.scaled_dot_product_attention: _attention, **matmuls})
 
 
 class PackedLinear:
@@ -141,6 +142,7 @@ def _is_plain_linear(input: Any, weight: Any) -> bool:
         and input.dtype == weight.dtype
         and input.numel() >= _FEW_ROWS * input.shape[-1]
         and torch.backends.mkldnn.is_available()
+        and (input.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
         and not torch.is_grad_enabled()
     )
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from proxyclip.models import cpu_kernels
-from proxyclip.models.cpu_kernels import PackedLinear, attend, matmul, network_kernels
+from proxyclip.models.kernels import cpu as cpu_kernels
+from proxyclip.models.kernels.cpu import PackedLinear, attend, matmul
+from proxyclip.models.kernels.of_device import network_kernels
 
 CPU = torch.device("cpu")
 

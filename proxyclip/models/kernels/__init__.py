@@ -1,0 +1,1 @@
+"""How do the networks' products run on this device?"""
