@@ -83,8 +83,12 @@ class _Hub(_Handler):
     def _answer(self) -> None:
         hub = self.server
         hub.seen.append((self.command, self.path))
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/[^/?]+(?:\?.*)?", self.path):
-            return self._list(*found.groups())
+        if found := re.fullmatch(
+            r"/api/models/([^/]+/[^/?]+)(?:/(revision|tree)/[^/?]+(/[^?]+)?)?(?:\?.*)?", self.path
+        ):
+            if found[3]:  # a folder in the repository: ours have none
+                return self.answer(404, {"X-Error-Code": "EntryNotFound"})
+            return self._list(found[1], found[2] or "revision")
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path)
         if not found:
             return self.answer(404, {"X-Error-Code": "RepoNotFound"})
