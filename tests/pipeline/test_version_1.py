@@ -49,8 +49,8 @@ def test_it_opens_and_verifies(output):
     found = status(Storage(output))
     assert (found.totals.planned, found.totals.labelled, found.totals.failed) == (6, 3, 1)
     samples = MaskDataset(output)
-    assert [sample.uri for sample in samples] == ["scene-0.jpg", "scene-1.jpg", "scene-2.jpg"]
-    assert all(len(np.unique(sample.mask)) > 1 for sample in samples)
+    assert [sample["uri"] for sample in samples] == ["scene-0.jpg", "scene-1.jpg", "scene-2.jpg"]
+    assert all(len(np.unique(sample["mask"])) > 1 for sample in samples)
 
 
 def test_it_goes_on_where_it_was_stopped(output):
