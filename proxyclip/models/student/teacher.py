@@ -38,9 +38,9 @@ def load_network(path: Path) -> tuple[nn.Module, Card]:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{path}: its tensors are not those of {card.architecture} over {card.encoder}: {error}") from (
-            error
-        )
+        raise ValueError(
+            f"{path}: its tensors are not those of {card.architecture} over {card.encoder}: {error}"
+        ) from (error)
     return network.eval(), card
 
 

@@ -25,9 +25,7 @@ def augmented(sample: Sample, settings: TrainSettings, ignore: int, rng: np.rand
     mask, confidence = (F.interpolate(each, size=hw, mode="nearest-exact") for each in (mask, confidence))
     size = settings.size
     top, left = (int(rng.integers(max(side - size, 0) + 1)) for side in hw)
-    image, mask, confidence = (
-        each[..., top : top + size, left : left + size] for each in (image, mask, confidence)
-    )
+    image, mask, confidence = (each[..., top : top + size, left : left + size] for each in (image, mask, confidence))
     missing = (0, size - image.shape[3], 0, size - image.shape[2])
     image, mask, confidence = (
         F.pad(each, missing, value=value) for each, value in ((image, 124.0), (mask, float(ignore)), (confidence, 0.0))

@@ -53,7 +53,9 @@ class _Augmented(Dataset[Batch]):
     def __getitems__(self, places: list[tuple[int, int]]) -> list[Batch]:
         samples = self._dataset.__getitems__([index for _, index in places])
         return [
-            augmented(sample, self._settings, self._dataset.ignore, np.random.default_rng([self._settings.seed, *place]))
+            augmented(
+                sample, self._settings, self._dataset.ignore, np.random.default_rng([self._settings.seed, *place])
+            )
             for place, sample in zip(places, samples, strict=True)
         ]
 

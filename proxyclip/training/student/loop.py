@@ -40,9 +40,7 @@ class Training:
         self.place = Place.find(None, None)
         torch.manual_seed(job.settings.seed)
         torch.set_num_threads(job.threads)
-        self.dataset = MaskDataset(
-            job.labels, job.images, ignore_below=job.ignore_below, thresholds=job.thresholds
-        )
+        self.dataset = MaskDataset(job.labels, job.images, ignore_below=job.ignore_below, thresholds=job.thresholds)
         if fingerprint_of(Labels.open(job.labels)) != job.masks.fingerprint:
             raise TrainingStopped(
                 f"{public_uri(job.labels)} has changed since the training began: a job is writing to it, or has. Wait "
