@@ -64,9 +64,10 @@ class Card:
                 text = (file.metadata() or {}).get(METADATA)
             if text is None:
                 raise ValueError(f"{path} is not a student: its metadata has no {METADATA!r}.")
-            data = json.loads(text)
+            data: dict[str, Any] = json.loads(text)
             names = ("classes", "mean", "std")
-            card = cls(**{name: tuple(value) if name in names else value for name, value in data.items()})
+            values: dict[str, Any] = {name: tuple(value) if name in names else value for name, value in data.items()}
+            card = cls(**values)
         except (SafetensorError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a student of `proxyclip train-student`: {error}") from error
         if card.architecture not in ARCHITECTURES:

@@ -39,7 +39,7 @@ class Light(nn.Module):
 
     def __init__(self, encoder: str, num_classes: int, size: int) -> None:
         super().__init__()
-        self.encoder = timm.create_model(encoder, num_classes=0, img_size=size, dynamic_img_size=True)
+        self.encoder: Any = timm.create_model(encoder, num_classes=0, img_size=size, dynamic_img_size=True)
         dim = self.encoder.num_features
         self.patch = int(self.encoder.patch_embed.patch_size[0])
         self.mix = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)

@@ -28,7 +28,7 @@ from proxyclip.training.student.validation import HELD_OUT, LABELLED, Validation
 Report = Callable[[dict[str, Any]], None]
 
 
-class TrainingStopped(ValueError):
+class TrainingStopped(ValueError):  # noqa: N818
     """A training that cannot go on, whoever tries again: the loss is no number, or the masks have changed."""
 
 

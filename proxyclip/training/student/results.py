@@ -30,6 +30,9 @@ _OPSET = 18
 class Normalised(nn.Module):
     """uint8 or float pixels (B, 3, H, W) from 0 to 255 to logits: nothing is left to do for who runs the file."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, network: nn.Module, card: Card) -> None:
         super().__init__()
         self.network = network

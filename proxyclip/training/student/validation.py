@@ -53,8 +53,8 @@ class Validation:
                 label = LabelFiles(self.labels).read(uri)
                 if label.shape != pixels.shape[:2]:
                     raise ValueError(
-                        f"{public_uri(self.labels)}: the label of {uri} has {label.shape[1]} x {label.shape[0]} pixels, "
-                        f"the image {pixels.shape[1]} x {pixels.shape[0]}."
+                        f"{public_uri(self.labels)}: the label of {uri} has {label.shape[1]} x {label.shape[0]} "
+                        f"pixels, the image {pixels.shape[1]} x {pixels.shape[0]}."
                     )
                 yield torch.from_numpy(pixels).permute(2, 0, 1), label
 
