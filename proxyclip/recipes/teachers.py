@@ -21,7 +21,7 @@ from proxyclip.config import TeacherModel
 from proxyclip.recipes.licences import forbids_commercial_use
 from proxyclip.recipes.methods import METHODS
 from proxyclip.recipes.names import look_up
-from proxyclip.recipes.weights import WeightsDiffer, file_hash
+from proxyclip.recipes.weights import WeightsDiffer, file_hash, student_file
 from proxyclip.vocabulary.names import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -96,25 +96,6 @@ def _cliprc_files(weights: str | None) -> dict[str, Path]:
     return {**files, "checkpoint": checkpoints[0]}
 
 
-def _student_file(weights: str | None) -> dict[str, Path]:
-    """The file of a student, or the folder that `train-student` wrote."""
-    if weights is None:
-        raise FileNotFoundError("--preset student needs --student: the --output of `proxyclip train-student`.")
-    path = Path(weights)
-    path = path / "student.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"--student {weights}: there is no student.safetensors. Train one with `proxyclip train-student`, and copy "
-            "it to a disk that every machine reaches."
-        )
-    return {"student": path}
-
-
-def _check_student(settings: Mapping[str, Any]) -> None:
-    if settings["short_side"] < 0:
-        raise ValueError(f"--method-settings: short_side is {settings['short_side']}; give 0 (as trained) or more.")
-
-
 def _check_cliprc(settings: Mapping[str, Any]) -> None:
     for name in ("short_side", "crop", "stride"):
         if settings[name] < 0:
@@ -137,9 +118,8 @@ TEACHERS: dict[str, TeacherMethod] = {
     "student": TeacherMethod(
         load="proxyclip.models.student.teacher:load",
         licence="as its card.json says",
-        find_weights=_student_file,
+        find_weights=student_file,
         settings={"short_side": 0},
-        check=_check_student,
         check_weights="proxyclip.models.student.card:check",
         requires=("segmentation-models-pytorch>=0.5",),
         install='pip install "proxyclip[students]"',

@@ -136,7 +136,7 @@ def test_masks_that_change_are_refused(output, tmp_path):
     train(options)
     for changes, message in (
         ({"lr": 1e-3}, "its lr is 0.0006, now it is 0.001"),
-        ({"encoder": "test_vit2"}, "encoder"),
+        ({"encoder": "test_vit2"}, "its encoder is 'test_vit'"),
     ):
         with pytest.raises(ValueError, match=message):
             open_training(small_training(output, options.output, changes))
@@ -167,7 +167,7 @@ def test_masks_without_two_classes_are_refused(tmp_path, value, message):
 
 def test_a_labelled_sample_is_validated_on_and_not_learned_from(output, tmp_path):
     labels = Labels.open(output)
-    some = [image for image in labels.images()][:3]
+    some = list(labels.images())[:3]
     for image in some:
         Storage(str(tmp_path / "truth")).write(f"{Path(image.uri).stem}.png", image.mask)
     options = small_training(output, str(tmp_path / "ckpt"), val_labels=str(tmp_path / "truth"))

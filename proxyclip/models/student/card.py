@@ -77,4 +77,6 @@ class Card:
 
 def check(settings: Mapping[str, Any], files: Mapping[str, Path], vocabulary: Vocabulary) -> None:
     """Raise ValueError unless the student knows the classes of a vocabulary. Reads no tensor."""
+    if settings["short_side"] < 0:
+        raise ValueError(f"--method-settings: short_side is {settings['short_side']}; give 0 (as trained) or more.")
     Card.read(files["student"]).rows_of(vocabulary)

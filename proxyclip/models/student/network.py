@@ -39,15 +39,20 @@ class Light(nn.Module):
 
     def __init__(self, encoder: str, num_classes: int, size: int) -> None:
         super().__init__()
-        self.encoder: Any = timm.create_model(encoder, num_classes=0, img_size=size, dynamic_img_size=True)
-        dim = self.encoder.num_features
-        self.patch = int(self.encoder.patch_embed.patch_size[0])
+        network: Any = timm.create_model(encoder, num_classes=0, img_size=size, dynamic_img_size=True)
+        self.encoder = network
+        dim, self.patch, self.prefix = (
+            network.num_features,
+            network.patch_embed.patch_size[0],
+            network.num_prefix_tokens,
+        )
         self.mix = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)
         self.norm = nn.BatchNorm2d(dim)
         self.label = nn.Conv2d(dim, num_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        tokens = self.encoder.forward_features(image)[:, self.encoder.num_prefix_tokens :]  # (B, N, D)
+        encoder: Any = self.encoder
+        tokens = encoder.forward_features(image)[:, self.prefix :]  # (B, N, D), patches
         height, width = image.shape[2] // self.patch, image.shape[3] // self.patch
         grid = tokens.transpose(1, 2).unflatten(2, (height, width))
         logits = self.label(F.gelu(self.norm(grid + self.mix(grid))))

@@ -161,7 +161,7 @@ def _refuse_another(output: Storage, recipe: dict[str, Any]) -> None:
     elif now["masks"] != then["masks"]:
         what = "the labels have changed since (new or renewed images, or another recipe)"
     else:
-        flat = [({**each, **each.pop("settings")}) for each in (now, then)]
+        flat = [{**each, **each["settings"], "settings": None} for each in (now, then)]
         name = next(name for name in flat[0] if flat[0][name] != flat[1].get(name))
         what = f"its {name} is {flat[1].get(name)!r}, now it is {flat[0][name]!r}"
     raise ValueError(f"--output {public_uri(output.uri)} holds another training: {what}. Give a new --output.")
