@@ -23,10 +23,10 @@ ROOMS = {
     "evaluation": {"vocabulary", "storage", "images", "dataset"},
     "gallery": {"vocabulary", "storage", "images", "dataset", "evaluation"},
     "export": {"vocabulary", "storage", "images", "dataset"},
-    "training": {"vocabulary", "storage", "images", "dataset"},
+    "training": {"vocabulary", "storage", "images", "dataset", "models", "evaluation"},
     "demo": {"config", "vocabulary", "images", "models", "evaluation"},
     "pipeline": {"config", "storage", "vocabulary", "recipes", "images", "models", "dataset"}
-    | {"evaluation", "gallery", "export"},
+    | {"evaluation", "gallery", "export", "training"},
     "commands": {"config", "storage", "vocabulary", "recipes", "models", "dataset"}
     | {"evaluation", "gallery", "export", "pipeline"},
 }
@@ -102,6 +102,7 @@ def test_a_folder_holds_at_most_a_dozen_files_and_asks_one_question():
         "proxyclip.pipeline.evaluate.run",
         "proxyclip.pipeline.evaluate.benchmark",
         "proxyclip.pipeline.export.run",
+        "proxyclip.pipeline.train_student.run",
     ],
 )
 def test_what_runs_before_work_starts_loads_neither_torch_nor_ray(module):

@@ -121,6 +121,24 @@ class Select:
         _print(list(rows))
 
 
+@dataclass(frozen=True)
+class Students:
+    """Students that learn from ProxyCLIP's masks of half of the photographs, measured on the other half."""
+
+    folder: Path
+    """Folder with msrc16-dev, msrc16.json, msrc16.embeddings.safetensors, clip-deit-tiny and vfm-deit-tiny."""
+    work: Path
+    """Folder for the masks and the students."""
+    steps: int = 150
+    """Steps of each training."""
+
+    def run(self) -> None:
+        from quality import students
+
+        for row in students.rows(self.folder, self.work, self.steps):
+            _print([row])
+
+
 def _print(rows: list[Row]) -> None:
     print(markdown(rows), flush=True)
 
@@ -129,7 +147,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    tyro.cli(Borders | Presence | Heads | Select, description=__doc__).run()
+    tyro.cli(Borders | Presence | Heads | Select | Students, description=__doc__).run()
 
 
 if __name__ == "__main__":

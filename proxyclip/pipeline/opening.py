@@ -19,7 +19,7 @@ from proxyclip.images.listing import list_images
 from proxyclip.pipeline.heads import load_head, refuse_encoder, vocabulary_of, with_head
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.recipe import encoder_of, feature_record, package_versions, recipe_of, segmenter_config
-from proxyclip.pipeline.teachers import teacher_config
+from proxyclip.pipeline.teachers import teacher_config, with_student
 from proxyclip.recipes.architectures import check_proxy_scale, embed_dim, is_listed_proxy
 from proxyclip.recipes.benchmarks import BENCHMARKS
 from proxyclip.recipes.names import look_up
@@ -97,6 +97,7 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     Raises ValueError, FileNotFoundError or another OSError if the run cannot start: unknown names, a vocabulary with
     errors, missing weights, an input without images, an output that cannot be written or that has another recipe.
     """
+    options = with_student(options)
     options = replace(absolute_input(options), output=output_uri(options.output))
     head = None if options.head is None else load_head(options.head)
     if options.regions is not None:

@@ -25,6 +25,21 @@ _NOT_USED = {
 }
 
 
+STUDENT = "student"
+
+
+def with_student(options: LabelOptions) -> LabelOptions:
+    """The options with the method that `--preset student` stands for. Raises ValueError for one without the other."""
+    if (options.preset == STUDENT) != (options.student is not None):
+        raise ValueError("--preset student and --student CHECKPOINT go together; give both, or neither.")
+    if options.student is None:
+        return options
+    if options.method is not None or options.method_weights is not None:
+        raise ValueError("--preset student brings its own method and weights; leave out --method, --method-weights.")
+    preset = LabelOptions.preset
+    return dataclasses.replace(options, preset=preset, student=None, method=STUDENT, method_weights=options.student)
+
+
 def teacher_config(options: LabelOptions, method: str, vocabulary: Vocabulary | None) -> TeacherConfig:
     """The configuration of a run with a teacher. Raises ValueError for unknown names and for options without effect."""
     teacher_named(method)

@@ -21,7 +21,7 @@ from proxyclip.config import TeacherModel
 from proxyclip.recipes.licences import forbids_commercial_use
 from proxyclip.recipes.methods import METHODS
 from proxyclip.recipes.names import look_up
-from proxyclip.recipes.weights import WeightsDiffer, file_hash
+from proxyclip.recipes.weights import WeightsDiffer, file_hash, student_file
 from proxyclip.vocabulary.names import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -114,6 +114,15 @@ TEACHERS: dict[str, TeacherMethod] = {
         settings={"short_side": 0, "crop": 0, "stride": 0, "seen_offset": 0.1},
         check=_check_cliprc,
         check_weights="proxyclip.models.cliprc.description:check",
+    ),
+    "student": TeacherMethod(
+        load="proxyclip.models.student.teacher:load",
+        licence="as its card.json says",
+        find_weights=student_file,
+        settings={"short_side": 0},
+        check_weights="proxyclip.models.student.card:check",
+        requires=("segmentation-models-pytorch>=0.5",),
+        install='pip install "proxyclip[students]"',
     ),
     "sam3": TeacherMethod(
         load="proxyclip.models.teachers.sam3:load",

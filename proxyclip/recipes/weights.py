@@ -281,3 +281,17 @@ def file_hash(path: Path, before: bytes = b"") -> str:
         while size := file.readinto(block):
             digest.update(memoryview(block)[:size])
     return digest.hexdigest()
+
+
+def student_file(weights: str | None) -> dict[str, Path]:
+    """The file of a student, or the folder that `train-student` wrote."""
+    if weights is None:
+        raise FileNotFoundError("--preset student needs --student: the --output of `proxyclip train-student`.")
+    path = Path(weights)
+    path = path / "student.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"--student {weights}: there is no student.safetensors. Train one with `proxyclip train-student`, and copy "
+            "it to a disk that every machine reaches."
+        )
+    return {"student": path}

@@ -1,0 +1,1 @@
+"""How does a student, a compact network that learned from masks, label a pixel?"""

@@ -1,0 +1,1 @@
+"""How does a compact network learn from masks? One process of a training; knows no Ray."""
