@@ -9,7 +9,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 from tyro.extras import SubcommandApp
 
-from proxyclip.commands import adapting, calibrating, exporting, judging, labelling, looking, upkeep
+from proxyclip.commands import adapting, calibrating, exporting, judging, labelling, looking, training_cliprc, upkeep
 from proxyclip.commands.presets import presets
 
 VERBS: dict[str, Callable[..., int]] = {
@@ -17,6 +17,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "relabel": labelling.relabel,
     "adapt": adapting.adapt,
     "select": adapting.select,
+    "train-cliprc": training_cliprc.train_cliprc,
     "reprocess": labelling.reprocess,
     "evaluate": judging.evaluate,
     "benchmark": judging.benchmark,

@@ -74,5 +74,13 @@ def read_state(storage: Storage) -> tuple[int, dict[str, Any], list[dict[str, fl
     return done[-1], tensors, json.loads(header["__metadata__"]["history"])
 
 
+def read_history(storage: Storage, iteration: int) -> list[dict[str, float]]:
+    """The rows of a state, without its tensors."""
+    with storage.open(_key(iteration)) as file:
+        length = int.from_bytes(file.read(8), "little")
+        rows: list[dict[str, float]] = json.loads(json.loads(file.read(length))["__metadata__"]["history"])
+    return rows
+
+
 def _key(iteration: int) -> str:
     return f"{_STATES}{iteration:08d}.safetensors"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from proxyclip.models.cliprc.checkpoint import ClipRC, Networks
+from proxyclip.models.cliprc.checkpoint import Networks
 from proxyclip.models.cliprc.encoder import MEAN, STD
 from proxyclip.storage.store import Storage
 from proxyclip.training.cliprc import state
@@ -81,18 +81,17 @@ class Training:
                 names = ("loss", "focal", "dice", "recovery")
                 row = {"iteration": float(done), **dict(zip(names, means, strict=True))}
                 history.append(row)
+                seconds = time.perf_counter() - since
+                images = (done - begun) * settings.batch * settings.workers
+                left = (settings.iterations - done) * seconds / (done - begun)
+                speed = {"images_per_s": images / seconds, "left_s": left}
                 if self.processes.place.rank == 0:
-                    state.write_state(self.storage, done, _state_of(networks, named, optimizer), history)
+                    state.write_state(
+                        self.storage, done, _state_of(networks, named, optimizer), [*history[:-1], {**row, **speed}]
+                    )
                 if report is not None:
-                    seconds = time.perf_counter() - since
-                    images = (done - begun) * settings.batch * settings.workers
-                    left = (settings.iterations - done) * seconds / (done - begun)
-                    report({**row, "images_per_s": images / seconds, "left_s": left})
+                    report({**row, **speed})
         return history
-
-    def trained(self, model: ClipRC) -> bytes:
-        """The file of the trained CLIP-RC. model: what it says of itself, with these networks."""
-        return ClipRC(self.networks.eval(), self.text, model.description).to_bytes()
 
     def _resume(
         self, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
@@ -171,9 +170,7 @@ def trainable(networks: Networks, frozen_bridge: bool) -> dict[str, nn.Parameter
 
 def _groups(named: dict[str, nn.Parameter], settings: TrainSettings) -> list[dict[str, object]]:
     """Weight decay on everything, or not on norms and biases."""
-    spared = [
-        name for name in named if not settings.quirks.decay_norms and (name.endswith(".bias") or "norm" in name)
-    ]
+    spared = [name for name in named if not settings.quirks.decay_norms and (name.endswith(".bias") or "norm" in name)]
     return [
         {"params": [named[name] for name in names], "weight_decay": decay}
         for names, decay in (([name for name in named if name not in spared], settings.weight_decay), (spared, 0.0))
