@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -75,5 +77,5 @@ def _coloured(image: Pixels, rng: np.random.Generator) -> Pixels:
     return image
 
 
-def _scaled(values: Pixels, factor: float, shift: float) -> Pixels:
+def _scaled(values: npt.NDArray[Any], factor: float, shift: float) -> Pixels:
     return np.clip(values.astype(np.float32) * factor + shift, 0, 255).astype(np.uint8)

@@ -12,9 +12,9 @@ from proxyclip.models.cliprc.description import check_shapes, description_of
 from proxyclip.recipes.weights import file_hash, weight_files
 from proxyclip.storage.store import Storage, public_uri
 from proxyclip.training.cliprc import state
-from proxyclip.training.cliprc.examples import is_output, open_examples
 from proxyclip.training.cliprc.options import TrainCliprcOptions
 from proxyclip.training.cliprc.settings import PROMPTS, Quirks, TrainSettings
+from proxyclip.training.examples import is_output, open_examples
 from proxyclip.vocabulary.names import Vocabulary
 
 

@@ -32,14 +32,14 @@ def execute(opened: OpenedTraining, say: Say, *, use_gpu: bool = False) -> dict[
 def _alone(opened: OpenedTraining, say: Say) -> None:
     import torch
 
-    from proxyclip.training.cliprc.train import TrainingFailed
+    from proxyclip.training.cliprc.train import TrainingError
     from proxyclip.training.cliprc.worker import work
     from proxyclip.training.order import Place
 
     device = torch.device("cuda" if torch.cuda.is_available() and opened.options.num_gpus != 0 else "cpu")
     try:
         work(opened, Place(0, 1), device, lambda row: say(_line(row, opened.settings.iterations)))
-    except TrainingFailed as error:
+    except TrainingError as error:
         raise RuntimeError(str(error)) from error
 
 

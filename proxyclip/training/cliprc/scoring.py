@@ -12,8 +12,8 @@ from proxyclip.evaluation.counts import number
 from proxyclip.evaluation.zero_shot import zero_shot
 from proxyclip.models.cliprc.checkpoint import ClipRC
 from proxyclip.models.cliprc.teacher import Settings, Teacher
-from proxyclip.training.cliprc.examples import Examples
-from proxyclip.training.cliprc.processes import Processes
+from proxyclip.training.examples import Examples
+from proxyclip.training.processes import Processes
 from proxyclip.vocabulary.names import Vocabulary
 
 

@@ -16,10 +16,10 @@ from proxyclip.models.cliprc.encoder import MEAN, STD
 from proxyclip.storage.store import Storage
 from proxyclip.training.cliprc import state
 from proxyclip.training.cliprc.augment import augmented
-from proxyclip.training.cliprc.examples import Examples
 from proxyclip.training.cliprc.losses import Weights, losses_of, pseudo_labelled, seen_only
-from proxyclip.training.cliprc.processes import Processes
 from proxyclip.training.cliprc.settings import TrainSettings
+from proxyclip.training.examples import Examples
+from proxyclip.training.processes import Processes
 from proxyclip.training.samples import ahead
 
 Report = Callable[[dict[str, float]], None]
@@ -28,7 +28,7 @@ Report = Callable[[dict[str, float]], None]
 _AHEAD = 2
 
 
-class TrainingFailed(RuntimeError):
+class TrainingError(RuntimeError):
     """The loss is no number any more."""
 
 
@@ -47,7 +47,7 @@ class Training:
     def run(self, save_every: int, report: Report | None = None) -> list[dict[str, float]]:
         """Train to the end. Returns the losses, a row for each state that was kept.
 
-        Raises TrainingFailed if the loss becomes infinite or NaN; the last state stays.
+        Raises TrainingError if the loss becomes infinite or NaN; the last state stays.
         """
         torch.use_deterministic_algorithms(self.device.type == "cpu", warn_only=True)
         settings, networks = self.settings, self.networks.to(self.device).train()
@@ -66,7 +66,7 @@ class Training:
             loss, parts = self._loss(pixels.to(self.device), labels.to(self.device))
             told = self.processes.mean(parts)
             if not bool(torch.isfinite(told).all()):
-                raise TrainingFailed(
+                raise TrainingError(
                     f"The loss is {told.tolist()[0]} in iteration {iteration}. The state after iteration "
                     f"{(state.iterations_done(self.storage) or [0])[-1]} is kept. Lower --lr, or look at the labels."
                 )
@@ -112,11 +112,12 @@ class Training:
     def _batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Normalised windows (B, 3, S, S) and their labels (B, S, S)."""
         settings, side = self.settings, self.settings.image_px
+        mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
         pixels, labels = np.zeros((settings.batch, side, side, 3), np.float32), []
         for position, index in enumerate(self._indices(iteration)):
             rng = np.random.default_rng([settings.seed, iteration, self.processes.place.rank, position])
             image, label, height, width = augmented(*self.examples.read(index), side, rng)
-            pixels[position, :height, :width] = (image[:height, :width] - np.float32(MEAN)) / np.float32(STD)
+            pixels[position, :height, :width] = (image[:height, :width] - mean) / std
             labels.append(label)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.stack(labels)).long()
 

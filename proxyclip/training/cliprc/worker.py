@@ -12,17 +12,17 @@ import torch
 from proxyclip.models.cliprc.checkpoint import ClipRC, load_cliprc
 from proxyclip.models.cliprc.description import Description
 from proxyclip.training.cliprc import state
-from proxyclip.training.cliprc.examples import open_examples
 from proxyclip.training.cliprc.opening import OpenedTraining
-from proxyclip.training.cliprc.processes import Processes
 from proxyclip.training.cliprc.scoring import figures, scored
 from proxyclip.training.cliprc.start import new_networks, open_clip_tower, text_of
 from proxyclip.training.cliprc.train import Report, Training
+from proxyclip.training.examples import open_examples
 from proxyclip.training.order import Place
+from proxyclip.training.processes import Processes
 
 
 def work(opened: OpenedTraining, place: Place, device: torch.device, report: Report | None = None) -> None:
-    """Train, write the checkpoint, and score it. Raises TrainingFailed, or ValueError for inputs that have changed."""
+    """Train, write the checkpoint, and score it. Raises TrainingError, or ValueError for inputs that have changed."""
     options, settings, processes = opened.options, opened.settings, Processes(place)
     model = _begin(opened)
     examples = open_examples(options.images, options.labels, settings.classes)

@@ -143,8 +143,8 @@ class OfMasks:
                 (pair for pair in zip(found, self.names, strict=False) if pair[0] != pair[1]), (found[-1], "nothing")
             )
             raise ValueError(
-                f"{public_uri(self.output)} has {len(found)} classes, the vocabulary {len(self.names)}, and they differ: "
-                f"{other[0]!r} against {other[1]!r}. Use the vocabulary that the output was labelled with."
+                f"{public_uri(self.output)} has {len(found)} classes, the vocabulary {len(self.names)}, and "
+                f"they differ: {other[0]!r} against {other[1]!r}. Use the vocabulary that the output was labelled with."
             )
         digest, self._count = hashlib.sha256(labels.record.fingerprint.encode()), 0
         for shard, count in labels.counts():
