@@ -14,8 +14,9 @@ import pytest
 import torch
 from cliprc import SMALL, small_cliprc
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import EMBED_DIM, random_image, random_vocabulary, save_local_models
+from tiny import random_image, save_local_models
 
 from proxyclip.config import ModelConfig
 from proxyclip.models.cliprc.checkpoint import load_cliprc
@@ -174,7 +175,7 @@ def test_bad_input_is_refused_before_a_training_starts(corpus):
     refused(lambda: options(corpus, unseen=None), "needs --unseen")
     refused(lambda: options(corpus, unseen="cow"), "cow: not classes")
     refused(lambda: options(corpus, unseen=";".join(NAMES)), "names all 4 classes")
-    refused(lambda: options(corpus, unseen="water;tree;grass"), "pixels only of|pixels of none")
+    refused(lambda: options(corpus, unseen="water;tree;grass"), 'pixels only of "sky"')
     refused(lambda: options(corpus, images=None), "give --images too")
     refused(lambda: options(corpus, vocabulary=None), "give --vocabulary too")
     refused(lambda: options(corpus, prompts=4), "another architecture: windows of 64 pixels and 3 prompts")
@@ -203,8 +204,6 @@ def test_an_output_of_another_training_and_changed_labels_are_refused(corpus):
 
 def test_a_checkpoint_without_recovery_decoder_is_refused(corpus):
     path = corpus / "start.safetensors"
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         about = file.metadata()
     state_of = {name: value for name, value in load_file(path).items() if "recovery" not in name}
@@ -227,7 +226,6 @@ def test_networks_begin_as_in_the_release(tmp_path):
     assert networks.head.recovery_decoder.linear_k_in.bias.abs().max() == 0
     again = new_networks(clip, 128, 4, seed=0).named_state()
     assert all(torch.equal(value, again[name]) for name, value in networks.named_state().items())
-    assert random_vocabulary(2).embeddings is None or random_vocabulary(2).embeddings.shape[1] == EMBED_DIM
     assert all("prompt" in name or name.startswith("head.") for name in trainable(networks, True))
 
 

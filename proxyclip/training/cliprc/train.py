@@ -49,7 +49,6 @@ class Training:
 
         Raises TrainingError if the loss becomes infinite or NaN; the last state stays.
         """
-        torch.use_deterministic_algorithms(self.device.type == "cpu", warn_only=True)
         settings, networks = self.settings, self.networks.to(self.device).train()
         named = trainable(networks, settings.quirks.frozen_bridge)
         optimizer = torch.optim.AdamW(_groups(named, settings), lr=settings.lr, betas=(0.9, 0.999))
