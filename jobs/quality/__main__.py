@@ -144,7 +144,11 @@ class Cliprc:
         from quality import cliprc
 
         bench = cliprc.Bench(self.folder, self.work, self.iterations, self.batch, self.image_px, self.lr)
-        _print(list(cliprc.rows(bench, self.methods, self.variants, self.splits)))
+        found = []
+        for row in cliprc.rows(bench, self.methods, self.variants, self.splits):
+            print(row, flush=True)
+            found.append(row)
+        _print(found)
 
 
 def _print(rows: list[Row]) -> None:

@@ -118,15 +118,15 @@ def rows(bench: Bench, methods: tuple[str, ...], variants: tuple[str, ...], spli
     vocabulary = bench.vocabulary
     for split in splits:
         unseen = bench.unseen(split)
-        for method in methods:
-            counts = bench.training_free(method)
-            found = zero_shot(counts.iou(), range(vocabulary.num_classes), unseen, vocabulary)
-            figures = counts.pixel_accuracy, found.miou_seen, found.miou_unseen, found.harmonic
-            yield _row(split, found.unseen, method, figures)
         for name in variants:
             scores = bench.trained(name, split)
             figures = tuple(scores[key] for key in ("pixel_accuracy", "miou_seen", "miou_unseen", "harmonic"))
             yield _row(split, tuple(scores["unseen"]), f"CLIP-RC, {name}", figures)
+        for method in methods:
+            counts = bench.training_free(method)
+            found = zero_shot(counts.iou(), range(vocabulary.num_classes), unseen, vocabulary)
+            measured = counts.pixel_accuracy, found.miou_seen, found.miou_unseen, found.harmonic
+            yield _row(split, found.unseen, method, measured)
 
 
 def _row(split: int, unseen: tuple[str, ...], name: str, figures: tuple[float | None, ...]) -> Row:
