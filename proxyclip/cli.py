@@ -18,6 +18,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "adapt": adapting.adapt,
     "select": adapting.select,
     "train-student": training.train_student,
+    "train-cliprc": training.train_cliprc,
     "reprocess": labelling.reprocess,
     "evaluate": judging.evaluate,
     "benchmark": judging.benchmark,

@@ -1,0 +1,1 @@
+"""How does CLIP-RC learn to label a pixel?"""
