@@ -90,7 +90,7 @@ def new_place(
     held = {
         "image": lambda shard: f"GET /{bucket_path}/{image_name(shard * SHARD_SIZE + shard % SHARD_SIZE)}",
         "commit": lambda shard: f"/commits/{shard:06d}.",
-        "listing": lambda shard: "corpus%2F&",
+        "listing": lambda shard: "corpus/&" if account else "corpus%2F&",  # Azure's client does not encode "/"
     }
     return _undisturbed(Place(proxy, outputs, [str(word) for word in words], {}, 0.0, held), cluster)
 

@@ -27,11 +27,12 @@ _SMP = {
 
 @dataclass(frozen=True)
 class Pixels:
-    """How the encoder wants its pixels. multiple: its sides must be divisible by this."""
+    """How the encoder wants its pixels. multiple: its sides must be divisible by this. licence: of timm's weights."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     multiple: int
+    licence: str
 
 
 class Light(nn.Module):
@@ -85,7 +86,8 @@ def pixels_of(architecture: str, encoder: str) -> Pixels:
     config = timm.get_pretrained_cfg(encoder, allow_unregistered=True)
     mean = tuple(map(float, config.mean)) if config else (0.485, 0.456, 0.406)
     std = tuple(map(float, config.std)) if config else (0.229, 0.224, 0.225)
-    return Pixels(mean, std, 16 if architecture in ("light", "dpt") else 32)
+    licence = (config.license if config else None) or "not known to timm"
+    return Pixels(mean, std, 16 if architecture in ("light", "dpt") else 32, licence)
 
 
 def encoder_module(network: nn.Module) -> nn.Module:

@@ -69,7 +69,7 @@ def open_training(options: TrainStudentOptions) -> Opened:
         val_labels=options.val_labels or "",
         uris=tuple(sample),
         licences=(
-            ("encoder", options.encoder_licence),
+            *(() if options.encoder_licence is None else (("encoder", options.encoder_licence),)),
             ("masks", f"made by the weights of {json.dumps(labels.record.recipe.get('segmenter', {}).get('model'))}"),
         ),
         every=options.checkpoint_every,

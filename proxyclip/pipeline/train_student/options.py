@@ -28,7 +28,7 @@ class TrainStudentOptions:
     """Where the images lie, if they were moved."""
     encoder_weights: Annotated[str | None, unset("downloaded by name", "FILE|none")] = None
     """Local file with the weights of the encoder (safetensors, or a file of torch). "none": random weights."""
-    encoder_licence: str = "as timm says of its name"
+    encoder_licence: Annotated[str | None, unset("as timm says of its name", "STR")] = None
     """Licence of the encoder's weights, for the card."""
     thresholds: Annotated[str | None, unset("none", "FILE")] = None
     """File of `proxyclip calibrate`: pixels below the threshold of their class are ignored."""

@@ -151,7 +151,7 @@ class Training:
             pixels.mean,
             pixels.std,
             masks=masks,
-            licences=dict(job.licences),
+            licences={"encoder": pixels.licence, **dict(job.licences)},
         )
 
     def _network(self) -> nn.Module:
