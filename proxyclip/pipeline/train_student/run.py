@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import sys
 import tempfile
 import threading
@@ -24,8 +24,6 @@ class Trained:
 
 def train_student(options: TrainStudentOptions) -> Trained:
     """Train to the end, or say why not. A finished training starts no Ray."""
-    import json
-
     opened = open_training(options)
     output = Storage(opened.options.output)
     if not opened.finished:
@@ -114,8 +112,3 @@ def line_of(event: dict[str, Any]) -> str:
         f"step {event['step']}/{event['steps']}: loss {event['loss']:.3f}{miou}, {event['images_per_s']:.1f} images/s, "
         f"{minutes}:{seconds:02d} left"
     )
-
-
-def job_of(options: TrainStudentOptions, **changes: Any) -> Any:
-    """The job of a command, for a training in this process."""
-    return dataclasses.replace(open_training(options).job, **changes)
