@@ -189,6 +189,13 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815
 
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        try:
+            return self._ask_once(body)
+        except ConnectionError:  # a backend that closes idle connections; that is no fault of ours to make
+            self._upstream.close()
+            return self._ask_once(body)
+
+    def _ask_once(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         """The backend's answer. The backend checks the signature, so it must see the client's own Host."""
         left_out = _HOP_BY_HOP | ({"if-none-match"} if self.server.unconditional else set())
         path = self.path.replace("ifGenerationMatch=0", "") if self.server.unconditional else self.path
