@@ -78,6 +78,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(options, output, tmp_pat
     assert files(f"{again.output}.statistics").items() >= kept.items()
 
 
+@pytest.mark.slow
 def test_workers_on_a_cluster_give_the_same_bytes(options, tmp_path, monkeypatch):
     here = [*map(str, Path(__file__).parents[:2]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, here)))

@@ -23,6 +23,7 @@ def best(options):
     return dataclasses.replace(options, quality="best", max_failures="100%")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_cluster")
 def test_the_output_is_what_the_three_commands_make_and_goes_on_with_its_head(best, corpus, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:

@@ -112,6 +112,7 @@ def draw(images, count):
         Storage(images).write(f"{index:02d}.png", buffer.getvalue())
 
 
+@pytest.mark.slow
 def test_a_submitted_job_that_is_stopped_is_finished_by_submitting_it_again(head, proxy, s3, tmp_path):
     images, output = s3.uri(f"bucket/{uuid.uuid4().hex}"), tmp_path / "labels"
     draw(images, 40)

@@ -35,6 +35,7 @@ def collected(output: str) -> dict[str, bytes]:
     return {key: data for key, data in files(output).items() if key.startswith(COLLECTED_FOLDER)}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_cluster")
 def test_masks_are_the_same_and_the_head_is_that_of_exact_features(collecting, tmp_path):
     assert label(collecting).exit_code == 0

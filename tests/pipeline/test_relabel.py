@@ -187,6 +187,7 @@ def test_pamr_reads_the_images(labelled, relabelling, tmp_path):
     assert failures_of(own.output)[str(gone.relative_to(corpus))]["status"] == "fetch_failed"
 
 
+@pytest.mark.slow
 def test_features_can_be_added_later_and_masks_stay(options, tmp_path):
     assert label(options).exit_code == 0
     masks = data_files(options.output)

@@ -23,6 +23,7 @@ from proxyclip.storage.store import Storage
 from proxyclip.vocabulary.names import Vocabulary
 
 
+@pytest.mark.slow
 def test_a_student_trains_on_two_workers_labels_resumes_and_teaches_the_next(options, one_cluster, tmp_path):
     assert label(options).finished
     checkpoint = tmp_path / "ckpt"

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.usefixtures("s3", "one_cluster")  # in this order: the 
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "tests" / "version_1"
-VOCABULARY = ROOT / "proxyclip" / "demo" / "vocabulary.json"
+DEMO = ROOT / "proxyclip" / "demo"
+VOCABULARY = DEMO / "vocabulary.json"
 PHOTOS, LABELS = "s3://version-1/photos", "s3://version-1/labels"
 SIZES = {"short_side": 112, "crop": 112, "stride": 56, "shard_size": 2, "threads": 1}
 
@@ -37,7 +38,8 @@ def output(s3):
             Storage(place).delete(entry.key)
     for path in (path for path in KEPT.rglob("*") if path.is_file() and path.name != "README.md"):
         folder, _, key = str(path.relative_to(KEPT)).partition("/")
-        Storage(f"s3://version-1/{folder}").write(key, path.read_bytes())
+        data = path.read_bytes().replace(b"local-dir:DEMO", f"local-dir:{DEMO}".encode())  # where CLIP lies here
+        Storage(f"s3://version-1/{folder}").write(key, data)
     return LABELS
 
 

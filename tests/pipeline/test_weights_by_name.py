@@ -42,6 +42,7 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_a_proxy_by_name_and_from_a_bundle_without_a_hub(hub, s3, tmp_path, monkeypatch):
     """A real network under its own name: 22 million parameters, 87 MB."""
     publish(hub.folder / DINO_S16, timm.create_model("vit_small_patch16_224.dino", num_classes=0), 1)
