@@ -118,3 +118,9 @@ def test_a_folder_holds_at_most_a_dozen_files_and_asks_one_question():
 def test_what_runs_before_work_starts_loads_neither_torch_nor_ray(module):
     code = f"import sys, {module}; print([m for m in ('torch', 'ray') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["proxyclip.pipeline.runner", "proxyclip.pipeline.relabel.runner"])
+def test_a_driver_loads_no_torch(module):
+    code = f"import sys, {module}; print([m for m in ('torch', 'ray') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "['ray']"

@@ -13,7 +13,6 @@ from ray.exceptions import RayTaskError
 from proxyclip.config import Dtype, RunConfig, TeacherConfig
 from proxyclip.dataset.plan import ShardRange, waves
 from proxyclip.dataset.run_record import has_embeddings
-from proxyclip.models.kernels.precision import cpu_dtype
 from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus, require_gpus
 from proxyclip.pipeline.opening import Run
 from proxyclip.pipeline.stages.actor import ActorConfig
@@ -48,7 +47,11 @@ class RayRunner(contextlib.ExitStack):
             if asked == "int8":
                 raise ValueError("--dtype int8 is for CPUs; on a GPU leave it out, or use --num-gpus 0.")
             return asked or "bfloat16"
-        return cpu_dtype(asked or "float32", force=self._run.options.force_dtype)
+        if asked in (None, "float32"):
+            return "float32"
+        from proxyclip.models.kernels.precision import cpu_dtype  # loads torch, which a driver needs for nothing else
+
+        return cpu_dtype(asked, force=self._run.options.force_dtype)
 
     def label(self, config: RunConfig, pending: list[ShardRange]) -> Iterator[Receipt]:
         """Read, label and write the shards, in any order, wave by wave."""
