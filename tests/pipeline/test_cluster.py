@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 from fault_proxy import fault_proxy
 from labelling import embeddings_of
 from PIL import Image
+from ports import free_port
 
 from proxyclip.dataset.commits import committed
 from proxyclip.dataset.upkeep.verify import verify
@@ -27,11 +27,6 @@ from proxyclip.storage.store import Storage
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
 DEADLINE_S = 600
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +48,14 @@ def head(proxy, tmp_path_factory):
         "PATH": f"{RAY.parent}:{os.environ['PATH']}",
     }
     env.pop("RAY_ADDRESS", None)
-    dashboard = _free_port()
+    dashboard = free_port()
     folder = f"/tmp/proxyclip-{secrets.token_hex(4)}"  # Ray's sockets need a short path
     process = subprocess.Popen(
         [
             *(RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"),
-            *(f"--port={_free_port()}", f"--dashboard-port={dashboard}", "--num-cpus=2"),
+            *(f"--port={free_port()}", f"--dashboard-port={dashboard}", "--num-cpus=2"),
             *("--disable-usage-stats", f"--temp-dir={folder}"),
-            f"--dashboard-agent-listen-port={_free_port()}",  # else one for all clusters of this machine
+            f"--dashboard-agent-listen-port={free_port()}",  # else one for all clusters of this machine
         ],
         env=env,
         stdout=subprocess.PIPE,
