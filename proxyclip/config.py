@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 RECIPE_VERSION = 1
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
-AskedDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+AskedDtype = Literal["auto", Dtype]
 
 
 def _no_mask_change(default: Any) -> Any:

@@ -18,7 +18,7 @@ from proxyclip.models.attention import mix_by_proxy, own_attention, proxy_attent
 from proxyclip.models.decoding.decode import Decoded
 from proxyclip.models.decoding.decoder import Decoder
 from proxyclip.models.features import DenseFeatures, Features, Segmentation
-from proxyclip.models.kernels.int8 import int8_error
+from proxyclip.models.kernels.int8 import check_int8
 from proxyclip.models.kernels.of_device import network_kernels
 from proxyclip.models.kernels.precision import torch_dtype
 from proxyclip.models.memory import BatchSize
@@ -77,9 +77,11 @@ class Segmenter:
             self.proxy = (proxy if isinstance(proxy, Proxy) else as_proxy(proxy)).to(self.device)
             check_scale(self.proxy, model.proxy_scale)
             self.proxy.set_trunk_dtype(dtype)
-        if model.dtype == "int8" and (error := int8_error(self.device, self.proxy)):
-            raise ValueError(error)
-        self._kernels = network_kernels(self.device, dtype, self.proxy if model.dtype == "int8" else None)
+        in_int8 = None
+        if model.dtype == "int8":
+            check_int8(self.device, self.proxy)
+            in_int8 = self.proxy
+        self._kernels = network_kernels(self.device, dtype, in_int8)
         if compiled and self.device.type == "cpu":
             raise ValueError("compiled is for GPUs; on a CPU the networks have kernels of their own.")
         self._compiled = torch.compile(self._run_networks, dynamic=False) if compiled else None
@@ -154,10 +156,8 @@ class Segmenter:
             padding = colour_on(self.device, tuple(self.clip.mean))
             for source in images:
                 image = self._resized(source)
-                plan, pixels = (
-                    plan_windows(image.original_hw, self.config.windows),
-                    pixels_on(self.device, image.pixels),
-                )
+                plan = plan_windows(image.original_hw, self.config.windows)
+                pixels = pixels_on(self.device, image.pixels)
                 regions = None if image.regions is None else torch.from_numpy(image.regions).to(self.device)
                 prepared.append((plan, pixels, regions))
                 yield cut_windows(pixels.float() / 255, plan, padding)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from proxyclip.config import Dtype, RunConfig, SegmenterConfig, fingerprint
 from proxyclip.dataset.features.collected import NO_CODEC
@@ -19,6 +20,7 @@ from proxyclip.images.listing import list_images
 from proxyclip.pipeline.heads import load_head, refuse_encoder, vocabulary_of, with_head
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.recipe import encoder_of, feature_record, package_versions, recipe_of, segmenter_config
+from proxyclip.pipeline.reprocess.options import ReprocessOptions
 from proxyclip.pipeline.teachers import teacher_config, with_student
 from proxyclip.recipes.architectures import check_proxy_scale, embed_dim, is_listed_proxy
 from proxyclip.recipes.benchmarks import BENCHMARKS
@@ -28,6 +30,8 @@ from proxyclip.recipes.weights import weight_hashes
 from proxyclip.storage.store import Storage, public_uri
 from proxyclip.vocabulary.heads import Head
 from proxyclip.vocabulary.names import Vocabulary
+
+InputOptions = TypeVar("InputOptions", LabelOptions, ReprocessOptions)
 
 
 @dataclass(frozen=True)
@@ -131,9 +135,14 @@ def open_run(options: LabelOptions, only: Collection[str] | None = None) -> Run:
     return replace(run, pending=pending, listing=run.list_images())
 
 
-def absolute_input(options: LabelOptions) -> LabelOptions:
+def absolute_input(options: InputOptions) -> InputOptions:
     """The options with an absolute input, which says by itself which columns count."""
-    address = input_address(options.input, **options.columns)
+    address = input_address(
+        options.input,
+        uri_column=options.uri_column,
+        image_column=options.image_column,
+        key_column=options.key_column,
+    )
     return replace(options, input=address, uri_column=None, image_column=None, key_column=None)
 
 

@@ -158,11 +158,6 @@ class LabelOptions:
     """Show Ray's own logs and progress."""
 
     @property
-    def columns(self) -> dict[str, str | None]:
-        """The columns of the input that count, by option."""
-        return {"uri_column": self.uri_column, "image_column": self.image_column, "key_column": self.key_column}
-
-    @property
     def features_codec(self) -> str | None:
         """How this run keeps features; None if it makes none."""
         return self.codec if self.keep_features or self.add_features else None

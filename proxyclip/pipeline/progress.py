@@ -51,10 +51,7 @@ class RunProgress:
 
     def add(self, labelled: int, failed: int, *, shard: int | None = None) -> None:
         """Count the images of one shard."""
-        self.done += labelled + failed
-        self.failed += failed
-        now = time.monotonic()
-        rate = (self.done - self._before) / max(now - self._started, 1e-9)
+        rate, now = self._count(labelled, failed), time.monotonic()
         shown = f"{rate:.1f} images/s" + (f", {self.failed} failed" if self.failed else "")
         self._bar.update(self._task, completed=self.done, rate=shown)
         if not self._bar.console.is_terminal and (
@@ -65,6 +62,12 @@ class RunProgress:
             self._bar.console.print(
                 f"{self.done}/{self.num_images} images, {shown}, {left_s:.0f} s left", highlight=False
             )
+
+    def _count(self, labelled: int, failed: int) -> float:
+        """Add the images of a shard. Returns images per second of this run."""
+        self.done += labelled + failed
+        self.failed += failed
+        return (self.done - self._before) / max(time.monotonic() - self._started, 1e-9)
 
 
 class CommitLog(RunProgress):
@@ -82,9 +85,7 @@ class CommitLog(RunProgress):
 
     def add(self, labelled: int, failed: int, *, shard: int | None = None) -> None:
         """Count the images of one shard, and log one line."""
-        self.done += labelled + failed
-        self.failed += failed
-        seconds = max(time.monotonic() - self._started, 1e-9)
+        rate = self._count(labelled, failed)
         event = {
             "shard": shard,
             "labelled": labelled,
@@ -92,7 +93,7 @@ class CommitLog(RunProgress):
             "images_done": self.done,
             "images_failed": self.failed,
             "images_planned": self.num_images,
-            "images_per_s": round((self.done - self._before) / seconds, 3),
+            "images_per_s": round(rate, 3),
         }
         logger.info("commit", extra={"event": event})
 

@@ -158,9 +158,8 @@ class _Execution:
         totals = manifest.totals()
         allowed = allowed_failures(self.run.options.max_failures, totals.planned)
         compaction = Compaction(manifest.commits, manifest.committed())
-        progress = RunProgress(totals.planned, totals.labelled + totals.failed, totals.failed)
-        if self.run.options.log_json:
-            progress = CommitLog(totals.planned, totals.labelled + totals.failed, totals.failed)
+        shown = CommitLog if self.run.options.log_json else RunProgress
+        progress = shown(totals.planned, totals.labelled + totals.failed, totals.failed)
         in_a_row = 0
         with contextlib.closing(compaction), progress:
             for receipt in self._running().label(config, pending):

@@ -117,22 +117,19 @@ def _decode_tiles(
         by_class = queries.classes.maximum(logits)
         if allowed is None and can_fuse(logits):
             best, index, confidence, margin = top_two(by_class, logits)
-            decoded.winner[rows, columns] = queries.classes.winner(by_class, best, index)[..., 0]
-            decoded.confidence[rows, columns] = confidence[..., 0]
-            decoded.margin[rows, columns] = margin[..., 0]
-            continue
-        best, index = by_class.max(dim=-1, keepdim=True)
-        peak = best  # of all classes
-        if allowed is not None:
-            by_class = by_class.masked_fill(~allowed[queries.classes.order], -torch.inf)
+        else:
             best, index = by_class.max(dim=-1, keepdim=True)
-        winner = queries.classes.winner(by_class, best, index)
-        second = _runner_up(by_class, index, dim=-1)
-        total = (logits - peak).exp_().sum(dim=-1, keepdim=True)
-        confidence = (best - peak).exp_() / total
-        decoded.winner[rows, columns] = winner[..., 0]
+            peak = best  # of all classes
+            if allowed is not None:
+                by_class = by_class.masked_fill(~allowed[queries.classes.order], -torch.inf)
+                best, index = by_class.max(dim=-1, keepdim=True)
+            second = _runner_up(by_class, index, dim=-1)
+            total = (logits - peak).exp_().sum(dim=-1, keepdim=True)
+            confidence = (best - peak).exp_() / total
+            margin = confidence * (1 - (second - best).exp_())
+        decoded.winner[rows, columns] = queries.classes.winner(by_class, best, index)[..., 0]
         decoded.confidence[rows, columns] = confidence[..., 0]
-        decoded.margin[rows, columns] = (confidence * (1 - (second - best).exp_()))[..., 0]
+        decoded.margin[rows, columns] = margin[..., 0]
     return decoded
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,10 +48,9 @@ def _quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
     return (rows / scale).round_().to(torch.int8), scale
 
 
-def int8_error(device: torch.device, proxy: Any) -> str | None:
-    """Why networks cannot run in int8 here; None if they can."""
+def check_int8(device: torch.device, proxy: nn.Module | None) -> None:
+    """ValueError if networks cannot run in int8 here."""
     if device.type != "cpu":
-        return "int8 is for CPUs; use bfloat16 or float16 on a GPU."
+        raise ValueError("int8 is for CPUs; use bfloat16 or float16 on a GPU.")
     if proxy is None:
-        return "int8 quantises the proxy, and this method has none; use float32 or bfloat16."
-    return None
+        raise ValueError("int8 quantises the proxy, and this method has none; use float32 or bfloat16.")

@@ -147,11 +147,6 @@ class ReprocessOptions:
         self.of_vocabularies(("any",))
 
     @property
-    def columns(self) -> dict[str, str | None]:
-        """The columns of the input that count, by option."""
-        return {"uri_column": self.uri_column, "image_column": self.image_column, "key_column": self.key_column}
-
-    @property
     def corpus(self) -> str:
         """Where the features are."""
         return f"{self.output}/{CORPUS_FOLDER}"

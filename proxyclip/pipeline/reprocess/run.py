@@ -12,10 +12,10 @@ from proxyclip.dataset.commits import committed, read_commits
 from proxyclip.dataset.features.record import FeatureRecord, features_manifest, require_features
 from proxyclip.dataset.plan import PlanPart
 from proxyclip.dataset.run_record import RunRecord, require_run
-from proxyclip.images.inputs.address import InputAddress, input_address
+from proxyclip.images.inputs.address import InputAddress
 from proxyclip.pipeline import run as labelling
 from proxyclip.pipeline.one_cluster import OneCluster
-from proxyclip.pipeline.opening import open_run, output_uri
+from proxyclip.pipeline.opening import absolute_input, open_run, output_uri
 from proxyclip.pipeline.relabel import run as relabelling
 from proxyclip.pipeline.relabel.opening import Relabelling, Target, open_target
 from proxyclip.pipeline.reprocess.options import ReprocessOptions
@@ -33,11 +33,7 @@ def reprocess(options: ReprocessOptions) -> Reprocessed:
     with other features. A vocabulary with errors is in `failed` of what is returned, and stops nothing else.
     """
     options = replace(
-        options,
-        input=input_address(options.input, **options.columns),
-        uri_column=None,
-        image_column=None,
-        key_column=None,
+        absolute_input(options),
         vocabularies=Storage(options.vocabularies).uri,
         output=output_uri(options.output),
     )
