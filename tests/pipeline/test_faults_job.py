@@ -113,6 +113,7 @@ def test_a_job_over_a_faulty_store_writes_the_same_bytes(options, undisturbed, p
     assert "storage requests were retried" in said
 
 
+@pytest.mark.slow
 def test_an_input_that_refuses_costs_shards_and_no_image(options, undisturbed, proxy, main, capfd):
     """Credentials that expire on the way are nobody's failure; with new ones the same command goes on."""
     options = dataclasses.replace(options, output=beside(options))

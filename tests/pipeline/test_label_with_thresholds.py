@@ -92,6 +92,7 @@ def test_label_and_relabel_drop_what_the_thresholds_drop_of_confidences_per_pixe
         label(dataclasses.replace(with_thresholds, thresholds=None))
 
 
+@pytest.mark.slow
 def test_thresholds_are_part_of_the_recipe_and_absent_from_one_without_them(labelled, thresholds):
     with pytest.raises(ValueError, match=r"--thresholds: this run has .*, the output was made with nothing"):
         label(dataclasses.replace(labelled, thresholds=thresholds))

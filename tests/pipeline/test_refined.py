@@ -34,6 +34,7 @@ def regions(corpus, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_cluster")
 def test_relabelling_makes_the_same_refined_masks(options, corpus, regions, tmp_path):
     labelled = dataclasses.replace(options, keep_features=True, codec="exact", regions=str(regions), **SETTINGS)

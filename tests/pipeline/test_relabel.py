@@ -152,6 +152,7 @@ def test_margins_that_do_not_follow_from_features_are_refused(kept, tmp_path):
         margins_of(run.options.output)
 
 
+@pytest.mark.slow
 def test_several_vocabularies_and_a_corpus_that_changes(labelled, relabelling, tmp_path):
     """Own vocabulary, embeddings from the text tower; then images come, change and go."""
     corpus, vocabularies = Path(labelled.input), (labelled.vocabulary, *relabelling.vocabulary)

@@ -98,6 +98,7 @@ def test_an_interrupted_run_labels_what_is_planned_before_it_lists_and_ends_in_t
     assert data_files(options.output) == data_files(undisturbed.output)
 
 
+@pytest.mark.slow
 def test_a_corpus_that_changes_is_labelled_where_it_changed(options, corpus, listings, caplog):
     label(options)
     before = data_files(options.output)

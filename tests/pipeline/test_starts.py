@@ -68,6 +68,7 @@ def command(tmp_path):
     return [str(word) for word in words]
 
 
+@pytest.mark.slow
 def test_a_shard_that_keeps_killing_its_actor_is_set_aside(command, tmp_path, monkeypatch):
     (tmp_path / "poison").mkdir()
     (tmp_path / "poison" / "sitecustomize.py").write_text(textwrap.dedent(SITECUSTOMIZE))
