@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Label on the nodes of a Slurm allocation: Ray starts on each of them, runs the job and stops with it.
 #   sbatch --gpus-per-node=1 cluster/slurm.sh --input /shared/photos --output /shared/labels --vocabulary voc21 \
-#     --concurrency 4 --num-gpus 1
+#     --num-gpus 1
 #SBATCH --job-name=proxyclip
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1

@@ -116,7 +116,7 @@ def _first_row(manifest: Manifest, folder: Path) -> str:
     import ray
 
     from proxyclip.dataset.plan import waves
-    from proxyclip.pipeline.cluster import cluster, configure_data
+    from proxyclip.pipeline.cluster.join import cluster, configure_data
     from proxyclip.pipeline.runner import SHARDS_PER_TASK, SHARDS_PER_WAVE
     from proxyclip.pipeline.stages.read import ShardSource
 

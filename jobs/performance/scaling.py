@@ -28,9 +28,9 @@ from proxyclip.dataset.run_record import write_vocabulary
 from proxyclip.images.listing import list_images
 from proxyclip.images.sizes import ResizedImage
 from proxyclip.models.windows import plan_windows
-from proxyclip.pipeline.cluster import configure_data, on_loopback
+from proxyclip.pipeline.cluster.join import configure_data, on_loopback
 from proxyclip.pipeline.options import LabelOptions
-from proxyclip.pipeline.stages.actor import ActorConfig
+from proxyclip.pipeline.stages.actor import ActorConfig, Actors
 from proxyclip.pipeline.stages.decode import ImageLabels
 from proxyclip.pipeline.stages.feed import Found
 from proxyclip.pipeline.stages.graph import label_graph
@@ -155,7 +155,7 @@ def _measure(images: str, seconds_per_image: float, actors: int, run_s: float) -
         arrivals = ray.remote(_Arrivals).options(num_cpus=0).remote()
         writer = WriteShards(stage.output, _VOCABULARY.class_names)
         labeller = partial(_wait_for_all, seconds_per_image, arrivals, actors)
-        graph = label_graph(source, (stage, None, None, labeller), writer, actors, {"num_gpus": 1})
+        graph = label_graph(source, (stage, None, None, labeller), writer, Actors(actors, actors, 1, {"num_gpus": 1}))
         accounts, times = Accounts(psutil.Process()), [(0.0, Counter[str]())]
         batches: Iterator[Any] = iter(graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
         for batch in batches:

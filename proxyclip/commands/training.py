@@ -49,10 +49,11 @@ def train_cliprc(options: Annotated[TrainCliprcOptions, arg(name="")]) -> int:
         if opened.finished or options.workers == 0:
             scores = run.execute(opened, _say)
         else:
-            from proxyclip.pipeline.cluster import cluster, default_num_gpus
+            from proxyclip.pipeline.cluster.capacity import gpus_of_an_actor
+            from proxyclip.pipeline.cluster.join import cluster
 
             with cluster(options.address, verbose=options.verbose):
-                gpus = default_num_gpus() if options.num_gpus is None else options.num_gpus
+                gpus = gpus_of_an_actor("auto" if options.num_gpus is None else options.num_gpus, options.address)
                 scores = run.execute(opened, _say, use_gpu=bool(gpus))
     except RuntimeError as error:
         print(f"{error}\nWhat is done is kept; run the same command again to continue.", file=sys.stderr)

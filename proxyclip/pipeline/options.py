@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -135,11 +135,13 @@ class LabelOptions:
 
     shard_size: int = 256
     """Images per shard, the unit of work and of recovery. A shard has fewer if they exceed 128 MiB."""
-    concurrency: int = 1
-    """Number of actors. Each holds the networks; they work in parallel."""
-    num_gpus: Annotated[float | None, unset("1 if the cluster has GPUs, else 0", "FLOAT")] = None
-    """GPUs per actor. With a fraction, several actors share a GPU."""
-    threads: Annotated[int | None, unset("this machine's cores / concurrency", "INT")] = None
+    concurrency: int | Literal["auto"] = "auto"
+    """Number of actors. Each holds the networks; they work in parallel. auto: one on every GPU, more and fewer
+    as the cluster grows and shrinks; without GPUs one on every machine."""
+    num_gpus: float | Literal["auto"] = "auto"
+    """GPUs per actor. With a fraction, several actors share a GPU. auto: 1 if the cluster has GPUs, or starts machines
+    with them when they are asked for; else 0."""
+    threads: Annotated[int | None, unset("an actor's share of its machine's cores", "INT")] = None
     """CPU threads of each actor."""
     batch_windows: int = 32
     """Windows per batch on a GPU. On a CPU windows are always processed one by one."""
@@ -164,13 +166,13 @@ class LabelOptions:
 
     def __post_init__(self) -> None:
         for name in ("shard_size", "concurrency", "batch_windows", "confidence_stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1.")
+            if (value := getattr(self, name)) != "auto" and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"--threads is {self.threads}; it must be at least 1.")
         if not 0 < self.image_timeout_s <= 86400:
             raise ValueError(f"--image-timeout-s is {self.image_timeout_s}; it must be above 0 and at most 86400.")
-        if self.num_gpus is not None and (self.num_gpus < 0 or (self.num_gpus > 1 and self.num_gpus % 1)):
+        if self.num_gpus != "auto" and (self.num_gpus < 0 or (self.num_gpus > 1 and self.num_gpus % 1)):
             raise ValueError(f"--num-gpus is {self.num_gpus}; it must be a fraction below 1 or a whole number.")
         allowed_failures(self.max_failures, 1)
         if self.keep_features and self.add_features:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,8 @@ from ray.exceptions import RayTaskError
 from proxyclip.config import Dtype, RunConfig, TeacherConfig
 from proxyclip.dataset.plan import ShardRange, waves
 from proxyclip.dataset.run_record import has_embeddings
-from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data, default_num_gpus, require_gpus
+from proxyclip.pipeline.cluster.capacity import choose_actors
+from proxyclip.pipeline.cluster.join import cluster, configure_data
 from proxyclip.pipeline.opening import Run
 from proxyclip.pipeline.stages.actor import ActorConfig
 from proxyclip.pipeline.stages.embed import embed_vocabulary
@@ -25,6 +25,9 @@ from proxyclip.pipeline.stages.write import Receipt, WriteShards
 # A read task streams at most this many shards; in small runs fewer, so that each actor has a few tasks to share. Each
 # running task is a process, and reads many images at once.
 SHARDS_PER_TASK, TASKS_PER_ACTOR = 50, 4
+
+# Actors that a growing cluster is taken to reach, if it has fewer now.
+GROWN = 16
 
 # Shards of one Ray Dataset. This bounds what the driver and Ray's scheduler hold; actors load their networks for each.
 SHARDS_PER_WAVE = 100_000
@@ -38,12 +41,11 @@ class RayRunner(contextlib.ExitStack):
         self._run = run
         self.retries = 0  # storage requests sent again that no receipt counts
         self.enter_context(cluster(run.options.address, verbose=run.options.verbose))
-        given = run.options.num_gpus
-        self._num_gpus = default_num_gpus() if given is None else given
+        self._actors = choose_actors(run.options.concurrency, run.options.num_gpus, run.options.address)
 
     def dtype(self, asked: Dtype | None) -> Dtype:
         """The precision for the actors. On CPUs they are taken to have the driver's processor."""
-        if self._num_gpus:
+        if self._actors.num_gpus:
             if asked == "int8":
                 raise ValueError("--dtype int8 is for CPUs; on a GPU leave it out, or use --num-gpus 0.")
             return asked or "bfloat16"
@@ -55,16 +57,14 @@ class RayRunner(contextlib.ExitStack):
 
     def label(self, config: RunConfig, pending: list[ShardRange]) -> Iterator[Receipt]:
         """Read, label and write the shards, in any order, wave by wave."""
-        options = self._run.options
-        require_gpus(self._num_gpus, options.address)
+        options, actors = self._run.options, self._actors
         configure_data(verbose=options.verbose)
-        resources = actor_resources(self._num_gpus, options.concurrency)
         actor = ActorConfig(
             segmenter=config,
             weights=self._run.weights,
             output=options.output,
-            device="cuda" if self._num_gpus else "cpu",
-            threads=options.threads or max((os.cpu_count() or 1) // options.concurrency, 1),
+            device="cuda" if actors.num_gpus else "cpu",
+            threads=options.threads or 0,
             batch_windows=options.batch_windows,
             confidence_stride=options.confidence_stride,
             image_timeout_s=options.image_timeout_s,
@@ -73,18 +73,19 @@ class RayRunner(contextlib.ExitStack):
             collect=options.collect_statistics,
             head=self._run.head is not None,
             regions=options.regions,
-            compiled=options.compile and bool(self._num_gpus),
+            compiled=options.compile and bool(actors.num_gpus),
         )
-        embedded = self._embed(actor, resources if self._num_gpus else {"num_cpus": 0.25})
+        embedded = self._embed(actor, actors.resources if actors.num_gpus else {"num_cpus": 0.25})
         vocabulary = self._run.vocabulary if actor.masks else None
         class_names = vocabulary.class_names if vocabulary else None
         write = WriteShards(options.output, class_names, features=actor.codec is not None)
         for wave in waves(pending, SHARDS_PER_WAVE):
             num_shards = sum(part.num_shards for part in wave)
-            per_task = min(max(num_shards // (TASKS_PER_ACTOR * options.concurrency), 1), SHARDS_PER_TASK)
+            expected = actors.at_most or max(actors.at_first, GROWN)
+            per_task = min(max(num_shards // (TASKS_PER_ACTOR * expected), 1), SHARDS_PER_TASK)
             ranges = [shards for part in wave for shards in part.split(per_task)]
             source = ShardSource(options.input, options.output, ranges)
-            graph = label_graph(source, (actor, Starts(), embedded), write, options.concurrency, resources)
+            graph = label_graph(source, (actor, Starts(), embedded), write, actors)
             batches: Any = iter(graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
             with contextlib.closing(batches):  # an error here ends the job on the cluster too
                 for batch in batches:

@@ -21,7 +21,7 @@ from proxyclip.images.errors import ImageError
 from proxyclip.images.readers import ReaderPool
 from proxyclip.images.reading import MAX_PIXELS, MAX_SIDE, read_pixels
 from proxyclip.images.sizes import ResizedImage, resized_hw
-from proxyclip.pipeline.cluster import cluster
+from proxyclip.pipeline.cluster.join import cluster
 from proxyclip.pipeline.run import label
 
 SEED = 20_261_121

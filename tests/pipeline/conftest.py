@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from labelling import draw, embedded, small_options
 
-from proxyclip.pipeline.cluster import cluster
+from proxyclip.pipeline.cluster.join import cluster
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from labelling import draw, embedded, small_options
 from outputs import files
 
 from proxyclip.dataset.upkeep.verify import verify
-from proxyclip.pipeline.cluster import cluster
+from proxyclip.pipeline.cluster.join import cluster
 from proxyclip.pipeline.run import label
 from proxyclip.storage.store import Storage
 

@@ -10,7 +10,7 @@ from ipaddress import IPv6Address, ip_address
 
 CODE = """
 import json, ray, time
-from proxyclip.pipeline.cluster import cluster
+from proxyclip.pipeline.cluster.join import cluster
 from ray.thirdparty_files import psutil
 
 @ray.remote

@@ -27,7 +27,7 @@ def test_options_that_make_no_sense_are_refused(values, message):
         LabelOptions(input="in", output="out", vocabulary="voc21", **values)
 
 
-@pytest.mark.parametrize("num_gpus", [None, 0, 0.25, 1, 2])
+@pytest.mark.parametrize("num_gpus", ["auto", 0, 0.25, 1, 2])
 def test_gpus_are_a_fraction_or_whole(num_gpus):
     assert LabelOptions(input="in", output="out", vocabulary="voc21", num_gpus=num_gpus).num_gpus == num_gpus
 

@@ -25,7 +25,7 @@ from proxyclip.dataset.upkeep.verify import verify
 from proxyclip.images.reading import load_image
 from proxyclip.models.cliprc.teacher import Settings, Teacher
 from proxyclip.models.teachers.sam3 import Sam3
-from proxyclip.pipeline.cluster import cluster
+from proxyclip.pipeline.cluster.join import cluster
 from proxyclip.pipeline.opening import open_run
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.reprocess.options import ReprocessOptions

@@ -17,7 +17,7 @@ from proxyclip.cli import run_job
 from proxyclip.dataset.run_record import read_names
 from proxyclip.dataset.upkeep.status import status
 from proxyclip.dataset.upkeep.verify import verify
-from proxyclip.pipeline import cluster
+from proxyclip.pipeline.cluster import join
 from proxyclip.pipeline.relabel import run as relabelling
 from proxyclip.pipeline.relabel.options import RelabelOptions
 from proxyclip.pipeline.relabel.run import relabel
@@ -48,7 +48,7 @@ def no_ray(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("there is nothing to do")
 
-    return lambda: monkeypatch.setattr(cluster, "cluster", refuse)
+    return lambda: monkeypatch.setattr(join, "cluster", refuse)
 
 
 def give(folder: Path, name: str, classes: list[str], seed: int | None = None) -> None:

@@ -30,6 +30,7 @@ from proxyclip.pipeline.opening import open_run
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.recipe import segmenter_config
 from proxyclip.pipeline.run import execute, label
+from proxyclip.pipeline.stages.actor import Actors
 from proxyclip.pipeline.stages.graph import label_graph
 from proxyclip.pipeline.stages.read import ShardSource
 from proxyclip.pipeline.stages.write import WriteShards
@@ -163,7 +164,7 @@ def test_stages_run_side_by_side(options, capsys):
     vocabulary = Vocabulary.load(options.vocabulary)
     source = ShardSource(options.input, options.output, [ShardRange(0, (0,))])
     writer = WriteShards(options.output, vocabulary.class_names)
-    graph = label_graph(source, (), writer, 1, {"num_cpus": 1})
+    graph = label_graph(source, (), writer, Actors(1, 1, 0, {"num_cpus": 1}))
     graph.explain()
     plan = capsys.readouterr().out.partition("Physical Plan (Optimized)")[2]
     operators = [line for line in plan.splitlines() if "Operator[" in line]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_cliprc_training import corpus, options, train  # noqa: F401
 
-from proxyclip.pipeline.cluster import cluster
+from proxyclip.pipeline.cluster.join import cluster
 from proxyclip.storage.store import Storage
 from proxyclip.training.cliprc import run, state
 from proxyclip.training.cliprc.opening import open_training

@@ -9,7 +9,7 @@ import pytest
 from trainable import LIVE
 
 from proxyclip.dataset.reading.labels import Labels
-from proxyclip.pipeline.cluster import cluster
+from proxyclip.pipeline.cluster.join import cluster
 from proxyclip.storage.store import Storage
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "training.md"

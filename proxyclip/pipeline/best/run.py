@@ -11,7 +11,7 @@ from proxyclip.pipeline import run as labelling
 from proxyclip.pipeline.adapt import run as adapting
 from proxyclip.pipeline.adapt.opening import open_adaptation
 from proxyclip.pipeline.adapt.options import AdaptOptions
-from proxyclip.pipeline.one_cluster import OneCluster
+from proxyclip.pipeline.cluster.one_cluster import OneCluster
 from proxyclip.pipeline.opening import open_run, output_uri
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.relabel import run as relabelling

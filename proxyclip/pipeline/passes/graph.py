@@ -11,7 +11,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data
+from proxyclip.pipeline.cluster.join import cluster, configure_data, cpu_share
 from proxyclip.pipeline.passes.run import ShardTask, Task
 
 _TASK = pa.schema([("shard", pa.int64()), ("state", pa.string()), ("before", pa.list_(pa.string()))])
@@ -56,7 +56,7 @@ def _wave(each: ShardTask, tasks: Sequence[Task], num_actors: int) -> Iterator[t
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=num_actors, initial_size=num_actors),
-        **actor_resources(0, num_actors),
+        **cpu_share(num_actors),
     )
     batches: Any = iter(graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     with contextlib.closing(batches):  # an error here ends the job on the cluster too

@@ -78,7 +78,7 @@ def relabel_graph(
         fn_constructor_args=arguments,
         batch_size=1,
         batch_format="pyarrow",
-        compute=actor_pool(num_actors),
+        compute=actor_pool(num_actors, num_actors),
         **resources,
     )
     return graph

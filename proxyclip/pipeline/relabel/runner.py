@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from proxyclip.dataset.run_record import has_embeddings
-from proxyclip.pipeline.cluster import actor_resources, cluster, configure_data
+from proxyclip.pipeline.cluster.join import cluster, configure_data, cpu_share
 from proxyclip.pipeline.relabel.graph import SHARDS_PER_WAVE, RelabelConfig, TargetConfig, relabel_graph
 from proxyclip.pipeline.relabel.opening import Relabelling, Target
 from proxyclip.pipeline.runner import raise_its_error
@@ -42,7 +42,7 @@ class RayRunner(contextlib.ExitStack):
         shards, arguments = list(pending.items()), (config, Starts())
         for first in range(0, len(shards), SHARDS_PER_WAVE):
             wave = shards[first : first + SHARDS_PER_WAVE]
-            graph = relabel_graph(wave, arguments, num_actors, actor_resources(0, num_actors))
+            graph = relabel_graph(wave, arguments, num_actors, cpu_share(num_actors))
             batches: Any = iter(graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
             with contextlib.closing(batches):  # an error here ends the job on the cluster too
                 for batch in batches:

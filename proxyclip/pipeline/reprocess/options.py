@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -118,11 +118,13 @@ class ReprocessOptions:
 
     shard_size: int = 256
     """Images per shard, the unit of work and of recovery. A shard has fewer if they exceed 128 MiB."""
-    concurrency: int = 1
-    """Number of actors that encode images. Each holds the networks; they work in parallel."""
-    num_gpus: Annotated[float | None, unset("1 if the cluster has GPUs, else 0", "FLOAT")] = None
-    """GPUs per actor. With a fraction, several actors share a GPU."""
-    threads: Annotated[int | None, unset("this machine's cores / concurrency", "INT")] = None
+    concurrency: int | Literal["auto"] = "auto"
+    """Number of actors that encode images. Each holds the networks; they work in parallel. auto: one on every GPU, more
+    and fewer as the cluster grows and shrinks; without GPUs one on every machine."""
+    num_gpus: float | Literal["auto"] = "auto"
+    """GPUs per actor. With a fraction, several actors share a GPU. auto: 1 if the cluster has GPUs, or starts machines
+    with them when they are asked for; else 0."""
+    threads: Annotated[int | None, unset("an actor's share of its machine's cores", "INT")] = None
     """CPU threads of each actor."""
     batch_windows: int = 32
     """Windows per batch on a GPU. On a CPU windows are always processed one by one."""

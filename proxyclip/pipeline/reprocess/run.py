@@ -14,7 +14,7 @@ from proxyclip.dataset.plan import PlanPart
 from proxyclip.dataset.run_record import RunRecord, require_run
 from proxyclip.images.inputs.address import InputAddress
 from proxyclip.pipeline import run as labelling
-from proxyclip.pipeline.one_cluster import OneCluster
+from proxyclip.pipeline.cluster.one_cluster import OneCluster
 from proxyclip.pipeline.opening import absolute_input, open_run, output_uri
 from proxyclip.pipeline.relabel import run as relabelling
 from proxyclip.pipeline.relabel.opening import Relabelling, Target, open_target

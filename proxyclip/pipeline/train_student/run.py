@@ -41,7 +41,7 @@ def _with_ray(opened: Opened) -> str | None:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
 
-    from proxyclip.pipeline.cluster import cluster
+    from proxyclip.pipeline.cluster.join import cluster
     from proxyclip.pipeline.train_student.work import work
 
     options = opened.options

@@ -37,7 +37,7 @@ class OneCluster(contextlib.ExitStack):
         if self._started:
             return
         labelling.prepare_ray()
-        from proxyclip.pipeline.cluster import cluster  # importing Ray takes as long as a run with nothing to do
+        from proxyclip.pipeline.cluster.join import cluster  # importing Ray takes as long as a run with nothing to do
 
         self.enter_context(cluster(self._address, verbose=self._verbose))
         self._started = True

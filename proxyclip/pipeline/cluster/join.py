@@ -96,30 +96,21 @@ def configure_data(*, verbose: bool) -> None:
     context.enable_progress_bars = verbose
     context.enable_operator_progress_bars = verbose
     context.print_on_execution_start = verbose
+    # An actor has two shards in hand and one that waits: then more actors would help.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.25
     # A slow shard, a download of weights or a wait for a GPU is not an error.
     context.execution_no_progress_timeout_s = -1
     if not verbose:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def default_num_gpus() -> float:
-    """GPUs per actor if the user does not say: 1 if the cluster has any."""
-    return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+def is_joined(address: str | None) -> bool:
+    """Whether the cluster was there before this process, and may grow."""
+    return _address(address) != "local"
 
 
-def require_gpus(num_gpus: float, address: str | None) -> None:
-    """Raise ValueError if an actor needs more GPUs than this machine has. A cluster may still grow: then only warn."""
-    found = ray.cluster_resources().get("GPU", 0)
-    if num_gpus > found:
-        if _address(address) == "local":
-            raise ValueError(f"--num-gpus is {num_gpus:g}, but Ray sees {found:g} GPUs on this machine.")
-        logger.warning("An actor needs %g GPUs, and the cluster has %g: waiting for more.", num_gpus, found)
-
-
-def actor_resources(num_gpus: float, num_actors: int) -> dict[str, float]:
-    """What an actor reserves. Actors on CPUs leave half a core free, since readers and writers need some of it."""
-    if num_gpus:
-        return {"num_gpus": num_gpus}
+def cpu_share(num_actors: int) -> dict[str, float]:
+    """What each actor on CPUs reserves. Half a core stays free, since readers and writers need some of it."""
     cores = ray.cluster_resources().get("CPU", 1)
     return {"num_cpus": min(1.0, int(100 * (cores - 0.5) / num_actors) / 100)}
 
