@@ -129,7 +129,7 @@ class Students:
     """Folder with msrc16-dev, msrc16.json, msrc16.embeddings.safetensors, clip-deit-tiny and vfm-deit-tiny."""
     work: Path
     """Folder for the masks and the students."""
-    steps: int = 150
+    steps: int = 500
     """Steps of each training."""
 
     def run(self) -> None:

@@ -21,7 +21,7 @@ from proxyclip.training.order import Place
 from proxyclip.training.student.batches import batches
 from proxyclip.training.student.checkpoints import Checkpoints
 from proxyclip.training.student.job import Job
-from proxyclip.training.student.masks import fingerprint_of, split
+from proxyclip.training.student.masks import fingerprint_of, share_of, split
 from proxyclip.training.student.objective import class_weights, learning_rate, weighted_cross_entropy
 from proxyclip.training.student.validation import HELD_OUT, LABELLED, Validation, score
 
@@ -46,8 +46,9 @@ class Training:
                 f"{public_uri(job.labels)} has changed since the training began: a job is writing to it, or has. Wait "
                 "until it is done, then train into a new --output."
             )
-        learn, held = split(self.dataset.uris.to_pylist(), 0 if job.uris else self.settings.held_out, job.uris)
-        self.learn = learn[: max(round(len(learn) * job.fraction), 1)]
+        uris = self.dataset.uris.to_pylist()
+        learn, held = split(uris, 0 if job.uris else self.settings.held_out, job.uris)
+        self.learn = share_of(learn, uris, job.fraction)
         kind = LABELLED if job.uris else HELD_OUT
         self.validation = Validation(kind, self.dataset, held, job.uris, job.val_images, job.val_labels)
         self.card = self._card()

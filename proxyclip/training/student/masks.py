@@ -60,8 +60,18 @@ def masks_of(output: str) -> Masks:
 
 def is_held_out(uri: str, share: float) -> bool:
     """Whether an image is kept for validation: by its name, so that it stays so when the corpus grows."""
+    return _lot(uri) < share * _HASH_RANGE
+
+
+def share_of(indices: list[int], uris: list[str], share: float) -> list[int]:
+    """Some of the images, at least one: by their names too, since a corpus is often sorted by what it shows."""
+    number = max(round(len(indices) * share), 1)
+    return sorted(sorted(indices, key=lambda index: _lot(uris[index]))[:number])
+
+
+def _lot(uri: str) -> int:
     digest = hashlib.sha256(uri.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:4], "big") < share * _HASH_RANGE
+    return int.from_bytes(digest[:4], "big")
 
 
 def split(uris: list[str], share: float, excluded: Collection[str]) -> tuple[list[int], list[int]]:
