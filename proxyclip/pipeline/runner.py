@@ -14,6 +14,7 @@ from proxyclip.dataset.plan import ShardRange, waves
 from proxyclip.dataset.run_record import has_embeddings
 from proxyclip.pipeline.cluster.capacity import choose_actors
 from proxyclip.pipeline.cluster.join import cluster, configure_data
+from proxyclip.pipeline.metrics import RunMetrics
 from proxyclip.pipeline.opening import Run
 from proxyclip.pipeline.stages.actor import ActorConfig
 from proxyclip.pipeline.stages.embed import embed_vocabulary
@@ -79,6 +80,7 @@ class RayRunner(contextlib.ExitStack):
         vocabulary = self._run.vocabulary if actor.masks else None
         class_names = vocabulary.class_names if vocabulary else None
         write = WriteShards(options.output, class_names, features=actor.codec is not None)
+        metrics = RunMetrics(options.output, sum(part.num_shards for part in pending))
         for wave in waves(pending, SHARDS_PER_WAVE):
             num_shards = sum(part.num_shards for part in wave)
             expected = actors.at_most or max(actors.at_first, GROWN)
@@ -92,7 +94,9 @@ class RayRunner(contextlib.ExitStack):
                     for row in batch.to_pylist():
                         if row["error"] is not None:
                             raise_its_error(embedded)
-                        yield Receipt(**row)
+                        receipt = Receipt(**row)
+                        metrics.count(receipt)
+                        yield receipt
         if embedded is not None:
             self.retries += ray.get(embedded)
 

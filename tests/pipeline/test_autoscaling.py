@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,12 +18,12 @@ import pytest
 from labelling import files
 from PIL import Image
 from ports import free_port
+from ray_head import RAY, pids, ray_head, with_token
 
 from proxyclip.dataset.upkeep.verify import verify
 from proxyclip.storage.store import Storage
 
 ROOT = Path(__file__).resolve().parents[2]
-RAY = Path(sys.executable).with_name("ray")
 DEADLINE_S = 240
 NUM_GPUS, NUM_IMAGES = 4, 40
 HEAD = "f" * 51 + "00000"
@@ -105,16 +103,11 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def env(place, monkeypatch):
+def env(place):
     """The environment of a cluster on loopback, with a token of its own, and of what joins it."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    (place / "token").write_text(secrets.token_hex(32))
-    return os.environ | {
+    return with_token(place) | {
         "GATES": str(place / "gates"),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(place / "site"), os.environ.get("PYTHONPATH")))),
-        "PATH": f"{RAY.parent}:{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(place / "token"),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on 127.0.0.1
         "RAY_FAKE_CLUSTER": "1",
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
@@ -125,7 +118,7 @@ def env(place, monkeypatch):
 @pytest.fixture
 def cluster(env, place):
     """The address of a head with one CPU, whose autoscaler starts machines with a GPU when they are asked for."""
-    port, folder = free_port(), f"/tmp/proxyclip-{secrets.token_hex(4)}"  # Ray's sockets need a short path
+    port = free_port()
     kinds = {
         "ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
         "gpu": {
@@ -156,21 +149,12 @@ def cluster(env, place):
         **{key: [] for key in ("cluster_synced_files", "initialization_commands")},
     }
     (place / "cluster.json").write_text(json.dumps(config))
-    command = [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=1", "--include-dashboard=false"]
-    command += ["--disable-usage-stats", f"--temp-dir={folder}", f"--autoscaling-config={place / 'cluster.json'}"]
-    with (place / "head.txt").open("w+") as said:
-        head = subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT)
-        try:
-            wait(lambda: "Ray runtime started" in (place / "head.txt").read_text() or head.poll() is not None)
-            assert head.poll() is None, (place / "head.txt").read_text()
-            yield f"127.0.0.1:{port}"
-        finally:
-            head.kill()
-            head.wait()
-            for pid in pids(folder):
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
-            shutil.rmtree(folder, ignore_errors=True)
+    config_file = place / "cluster.json"
+    config_file.write_text(json.dumps(config))
+    with ray_head(
+        env, f"--port={port}", "--num-cpus=1", "--include-dashboard=false", f"--autoscaling-config={config_file}"
+    ):
+        yield f"127.0.0.1:{port}"
 
 
 def wait(until: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
@@ -178,16 +162,6 @@ def wait(until: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
     while not until():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
-
-
-def pids(word: str) -> list[int]:
-    """Processes that have a word in their command line or environment."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if any(word.encode() in (process / name).read_bytes() for name in ("cmdline", "environ")):
-                found.append(int(process.name))
-    return found
 
 
 def machines() -> set[str]:

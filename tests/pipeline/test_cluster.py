@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import secrets
-import shutil
-import signal
 import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -19,13 +14,13 @@ from fault_proxy import fault_proxy
 from labelling import embeddings_of
 from PIL import Image
 from ports import free_port
+from ray_head import RAY, ray_head, with_token
 
 from proxyclip.dataset.commits import committed
 from proxyclip.dataset.upkeep.verify import verify
 from proxyclip.storage.store import Storage
 
 ROOT = Path(__file__).resolve().parents[2]
-RAY = Path(sys.executable).with_name("ray")
 DEADLINE_S = 600
 
 
@@ -40,50 +35,14 @@ def proxy(s3):
 @pytest.fixture(scope="module")
 def head(proxy, tmp_path_factory):
     """A cluster of one machine on loopback, with a token of its own; its environment and dashboard address."""
-    token = tmp_path_factory.mktemp("head") / "token"
-    token.write_text(secrets.token_hex(32))
-    env = os.environ | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "PATH": f"{RAY.parent}:{os.environ['PATH']}",
-    }
-    env.pop("RAY_ADDRESS", None)
-    dashboard = free_port()
-    folder = f"/tmp/proxyclip-{secrets.token_hex(4)}"  # Ray's sockets need a short path
-    process = subprocess.Popen(
-        [
-            *(RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"),
-            *(f"--port={free_port()}", f"--dashboard-port={dashboard}", "--num-cpus=2"),
-            *("--disable-usage-stats", f"--temp-dir={folder}"),
-            f"--dashboard-agent-listen-port={free_port()}",  # else one for all clusters of this machine
-        ],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if "Ray runtime started" in line:
-                break
-        else:
-            pytest.fail(f"ray start ended with {process.wait()}:\n{''.join(said)}")
+    env, dashboard = with_token(tmp_path_factory.mktemp("head")), free_port()
+    with ray_head(
+        env,
+        *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"),
+        *(f"--port={free_port()}", f"--dashboard-port={dashboard}", "--num-cpus=2"),
+        f"--dashboard-agent-listen-port={free_port()}",  # else one for all clusters of this machine
+    ):
         yield env, f"http://127.0.0.1:{dashboard}"
-    finally:
-        process.kill()
-        process.wait()
-        _kill_all(folder)  # `ray stop` would stop every cluster of this machine
-
-
-def _kill_all(folder: str) -> None:
-    """Kill the processes whose command line names a folder, and remove it."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if folder.encode() in (process / "cmdline").read_bytes():
-                os.kill(int(process.name), signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def submission(head, images, output, embeddings, *flags):

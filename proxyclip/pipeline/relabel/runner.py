@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import ray
 
 from proxyclip.dataset.run_record import has_embeddings
 from proxyclip.pipeline.cluster.join import cluster, configure_data, cpu_share
+from proxyclip.pipeline.metrics import RunMetrics
 from proxyclip.pipeline.relabel.graph import SHARDS_PER_WAVE, RelabelConfig, TargetConfig, relabel_graph
 from proxyclip.pipeline.relabel.opening import Relabelling, Target
 from proxyclip.pipeline.runner import raise_its_error
@@ -40,6 +42,8 @@ class RayRunner(contextlib.ExitStack):
             options.source, self._run.input, windows, targets, options.confidence_stride, options.regions
         )
         shards, arguments = list(pending.items()), (config, Starts())
+        numbers = Counter(number for targets in pending.values() for number in targets)
+        metrics = [RunMetrics(target.output, numbers[number]) for number, target in enumerate(targets)]
         for first in range(0, len(shards), SHARDS_PER_WAVE):
             wave = shards[first : first + SHARDS_PER_WAVE]
             graph = relabel_graph(wave, arguments, num_actors, cpu_share(num_actors))
@@ -50,7 +54,9 @@ class RayRunner(contextlib.ExitStack):
                         number = row.pop("target")
                         if row["error"] is not None:
                             raise_its_error(targets[number].embedded)
-                        yield number, Receipt(**row)
+                        receipt = Receipt(**row)
+                        metrics[number].count(receipt)
+                        yield number, receipt
 
     def _embed(self, target: Target) -> ray.ObjectRef | None:
         """Start the task that embeds a vocabulary, unless its output has embeddings. The actors wait for it."""

@@ -147,7 +147,8 @@ class _Labeller:
                 with self._core.decoding(shard, self._number):
                     labelled = [self._row(uri, features, vocabulary) for uri, features in images]
                 commit = write_shard(self._output, shard, labelled, failures, vocabulary.class_names)
-                receipt = Receipt(shard, commit.labelled, commit.failed, None, 0)
+                statuses = [failure.status for failure in failures]
+                receipt = Receipt(shard, commit.labelled, commit.failed, None, 0, statuses)
             except Exception as problem:  # the other outputs go on
                 error = "".join(traceback.format_exception_only(problem)).strip()
                 receipt = Receipt(shard, 0, 0, error, 0)

@@ -39,12 +39,16 @@ class Found:
 
 @dataclass
 class Rows:
-    """What a shard has to store: the images with labels, those with features, and those with neither."""
+    """What a shard has to store: the images with labels, those with features, and those with neither.
+
+    windows: of all its images that could be read.
+    """
 
     images: list[LabelledImage] = field(default_factory=list)
     features: list[tuple[str, EncodedFeatures]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     statistics: Statistics | None = None
+    windows: int = 0
 
 
 class Labeller(Protocol):
@@ -93,7 +97,9 @@ class Feed:
     def add(self, uri: str, image: ResizedImage) -> None:
         """Add an image. Blocks while enough groups are ahead."""
         self._group.append((uri, image))
-        self._num_windows += self._labeller.num_windows(image)
+        num_windows = self._labeller.num_windows(image)
+        self._num_windows += num_windows
+        self._rows.windows += num_windows
         if self._num_windows >= BATCHES_PER_GROUP * self._labeller.windows_at_once:
             self._submit(self._group)
             self._group, self._num_windows = [], 0

@@ -49,6 +49,8 @@ RESULT_SCHEMA = pa.schema(
         ("failures", pa.list_(FAILURE_STRUCT)),
         ("error", pa.string()),  # why the whole shard failed; then nothing of it is written
         ("retries", pa.int64()),
+        ("windows", pa.int64()),
+        ("read_bytes", pa.int64()),
     ]
 )
 
@@ -189,6 +191,8 @@ class LabelShards:
             "failures": [vars(failure) for failure in found.failures],
             "error": error,
             "retries": row["retries"],
+            "windows": found.windows,
+            "read_bytes": sum(len(data) for data in row["data"] if data is not None),
         }
 
     @contextlib.contextmanager

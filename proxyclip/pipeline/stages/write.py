@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +24,9 @@ RECEIPT_SCHEMA = pa.schema(
         ("failed", pa.int64()),
         ("error", pa.string()),
         ("retries", pa.int64()),
+        ("failures", pa.list_(pa.string())),
+        ("windows", pa.int64()),
+        ("read_bytes", pa.int64()),
     ]
 )
 
@@ -32,7 +35,8 @@ RECEIPT_SCHEMA = pa.schema(
 class Receipt:
     """What became of a shard.
 
-    error: None once the shard is committed. retries: storage requests for it that were sent again.
+    error: None once the shard is committed. retries: storage requests for it that were sent again. failures: statuses
+    of the images that failed. windows: those that went through the networks. read_bytes: of its images.
     """
 
     shard: int
@@ -40,6 +44,9 @@ class Receipt:
     failed: int
     error: str | None
     retries: int
+    failures: Sequence[str] = ()
+    windows: int = 0
+    read_bytes: int = 0
 
 
 class WriteShards:
@@ -57,17 +64,18 @@ class WriteShards:
         return pa.Table.from_pylist([vars(self._write(row)) for row in rows.to_pylist()], schema=RECEIPT_SCHEMA)
 
     def _write(self, row: dict[str, Any]) -> Receipt:
-        if row["error"] is not None:
-            return Receipt(row["shard"], 0, 0, row["error"], row["retries"])
-        labelled = failed = 0
-        error = None
+        work = {name: row[name] for name in ("windows", "read_bytes")}
+        receipt = Receipt(row["shard"], 0, 0, row["error"], row["retries"], **work)
+        if receipt.error is not None:
+            return receipt
         with count_retries() as retries:
             try:
                 commit = self._commit(row)
-                labelled, failed = commit.labelled, commit.failed
+                statuses = [failure["status"] for failure in row["failures"]]
+                receipt = replace(receipt, labelled=commit.labelled, failed=commit.failed, failures=statuses)
             except Exception as problem:  # the run goes on; the driver lists the error
-                error = "".join(traceback.format_exception_only(problem)).strip()
-        return Receipt(row["shard"], labelled, failed, error, row["retries"] + retries.count)
+                receipt = replace(receipt, error="".join(traceback.format_exception_only(problem)).strip())
+        return replace(receipt, retries=receipt.retries + retries.count)
 
     def _commit(self, row: dict[str, Any]) -> Commit:
         """Masks come last: a shard that has them is done, so all else must be there by then."""
