@@ -9,6 +9,7 @@ import torch
 
 from proxyclip.pipeline.train_student.opening import open_training
 from proxyclip.pipeline.train_student.options import TrainStudentOptions
+from proxyclip.pipeline.train_student.run import train_student
 from proxyclip.storage.store import Storage
 from proxyclip.training.student.loop import Training
 from proxyclip.training.student.results import write_results
@@ -35,5 +36,10 @@ def train(options: TrainStudentOptions) -> Training:
     return training
 
 
-if __name__ == "__main__":  # a training that a test kills
-    train(small_training(sys.argv[1], sys.argv[2], {"steps": int(sys.argv[3])}))
+if __name__ == "__main__":  # a training that a test kills: labels, output, steps, and workers if Ray is to train
+    labels, output, steps, *workers = sys.argv[1:]
+    made = small_training(labels, output, {"steps": int(steps)}, **({"workers": int(workers[0])} if workers else {}))
+    if workers:
+        assert train_student(made).stopped is None
+    else:
+        train(made)
