@@ -18,7 +18,9 @@ from proxyclip.dataset.upkeep.verify import verify
 from proxyclip.storage.store import Storage
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", "demo-output", "__pycache__", ".*_cache")
+LEFT_OUT = shutil.ignore_patterns(
+    *(".git", ".venv*", "node_modules", "*.egg-info", "build", "demo-output", "__pycache__", ".*_cache")
+)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,28 @@ from performance.tables import Row
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from proxyclip.config import SegmenterConfig
 from proxyclip.dataset.masks import confidence_from_png, mask_from_png
 from proxyclip.dataset.reading.labels import Labels
+from proxyclip.dataset.run_record import read_vocabulary
 from proxyclip.evaluation.confusion import ConfusionMatrix
+from proxyclip.models.cost import gflop_per_image
+from proxyclip.models.segmenter import Segmenter
 from proxyclip.models.student.teacher import logits_of
+from proxyclip.pipeline.opening import open_run
 from proxyclip.pipeline.options import LabelOptions
 from proxyclip.pipeline.run import label
 from proxyclip.pipeline.train_student.opening import open_training
 from proxyclip.pipeline.train_student.options import TrainStudentOptions
+from proxyclip.storage.store import Storage
 from proxyclip.training.student.loop import Training
 from proxyclip.training.student.settings import TrainSettings
 
 # Share of the pixels that are ignored: the least confident ones, found without labels.
 _IGNORED = 0.2
+
+# Of a usual photograph of msrc16-dev.
+IMAGE_HW = (213, 320)
 
 
 def halves(folder: Path, work: Path) -> dict[str, Path]:
@@ -41,9 +50,9 @@ def halves(folder: Path, work: Path) -> dict[str, Path]:
     return found
 
 
-def teach(folder: Path, images: Path, output: Path) -> float:
-    """Label images with ProxyCLIP (DeiT-Tiny as CLIP and as proxy); seconds, 0 if it was done."""
-    options = LabelOptions(
+def teacher(folder: Path, images: Path, output: Path) -> LabelOptions:
+    """ProxyCLIP with DeiT-Tiny as CLIP and as proxy."""
+    return LabelOptions(
         input=str(images),
         output=str(output),
         vocabulary=str(folder / "msrc16.json"),
@@ -54,10 +63,6 @@ def teach(folder: Path, images: Path, output: Path) -> float:
         dtype="float32",
         shard_size=32,
     )
-    began = time.monotonic()
-    if not label(options).finished:
-        raise RuntimeError(f"{output} is not finished; run the command again.")
-    return time.monotonic() - began
 
 
 def teacher_miou(output: Path, truth: Path) -> float:
@@ -92,14 +97,22 @@ def rows(folder: Path, work: Path, steps: int) -> Iterator[Row]:
     """The teacher, then a row for each student; figures of the photographs in odd places."""
     parts, truth = halves(folder, work), folder / "msrc16-dev" / "labels"
     for name, images in parts.items():
-        teach(folder, images, work / f"labels-{name}")
+        options = teacher(folder, images, work / f"labels-{name}")
+        if not label(options).finished:
+            raise RuntimeError(f"{options.output} is not finished; run the command again.")
+    vocabulary = read_vocabulary(Storage(options.output))
+    config = open_run(options).config_in("float32")
+    assert isinstance(config, SegmenterConfig)
+    segmenter = Segmenter.from_config(config)
+    gflop = gflop_per_image(config, IMAGE_HW)  # torch counts no kernels for CPUs
+    _, cost_s = cost(lambda image: segmenter.predict(image, vocabulary))
     yield {
         "masks of the other half": "ProxyCLIP, the teacher",
         "images": "-",
         "mIoU": f"{teacher_miou(work / 'labels-measure', truth):.1f}",
         "training, s": "-",
-        "GFLOP": "-",
-        "CPU ms": "-",
+        "GFLOP": f"{gflop:.2f}",
+        "CPU ms": f"{1000 * cost_s:.0f}",
     }
     for name, changes in variants(least_confident(work / "labels-learn")).items():
         yield student(folder, work, steps, name, changes)
@@ -136,7 +149,8 @@ def student(folder: Path, work: Path, steps: int, name: str, changes: dict[str, 
     training = Training(open_training(options).job, torch.device("cpu"))
     training.run(lambda event: None)
     seconds = time.thread_time() - began
-    gflop, cost_s = cost(training)
+    network, card = training.ema.eval(), training.card
+    gflop, cost_s = cost(lambda image: logits_of(network, torch.from_numpy(image).permute(2, 0, 1), card))
     return {
         "masks of the other half": name,
         "images": str(len(training.learn)),
@@ -148,15 +162,17 @@ def student(folder: Path, work: Path, steps: int, name: str, changes: dict[str, 
 
 
 @torch.inference_mode()
-def cost(training: Training) -> tuple[float, float]:
+def cost(label_image: Callable[[np.ndarray], object]) -> tuple[float, float]:
     """GFLOP of a photograph of 320 x 213 pixels, counted by torch (1 multiply-add: 2), and seconds on one core."""
-    image = torch.zeros(3, 213, 320, dtype=torch.uint8)
-    network = training.ema.eval()
+    image = np.zeros((*IMAGE_HW, 3), np.uint8)
     with FlopCounterMode(display=False) as counter:
-        logits_of(network, image, training.card)
+        label_image(image)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     times = []
     for _ in range(5):
         began = time.thread_time()
-        logits_of(network, image, training.card)
+        label_image(image)
         times.append(time.thread_time() - began)
+    torch.set_num_threads(threads)
     return counter.get_total_flops() / 1e9, float(np.median(times))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 from tyro.conf import arg
@@ -39,12 +40,13 @@ def train_cliprc(options: Annotated[TrainCliprcOptions, arg(name="")]) -> int:
     --method-weights OUTPUT/cliprc.safetensors`. Exit codes: 0, the checkpoint is written. 1, it is not; the last line
     says why. 2, the command is wrong.
     """
+    from proxyclip.pipeline.opening import output_uri
     from proxyclip.storage.store import public_uri
     from proxyclip.training.cliprc import run, state
     from proxyclip.training.cliprc.opening import open_training
 
     logging.basicConfig(format="%(levelname)s %(message)s")
-    opened = open_training(options)
+    opened = open_training(replace(options, output=output_uri(options.output)))
     try:
         if opened.finished or options.workers == 0:
             scores = run.execute(opened, _say)

@@ -79,15 +79,22 @@ def describe(grounds: list[str], objects: list[str]) -> str:
     return ", ".join(parts + ([listed(grounds)] if grounds else []))
 
 
-def write_samples(folder: str | Path, count: int = 24, seed: int = 0) -> list[Path]:
-    """Write `count` JPEGs of several sizes into `folder`. Returns their paths. Another `seed` gives other scenes."""
+def write_samples(folder: str | Path, count: int = 24, seed: int = 0, labels: str | Path | None = None) -> list[Path]:
+    """Write `count` JPEGs of several sizes into `folder`. Returns their paths. Another `seed` gives other scenes.
+
+    labels: folder for their masks, as PNGs of the same names whose values are indices of CLASSES.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if labels is not None:
+        Path(labels).mkdir(parents=True, exist_ok=True)
     paths = []
     for index in range(count):
         scene = draw_scene(SAMPLE_SEEDS.start + 1000 * seed + index, _SAMPLE_SIZES[index % len(_SAMPLE_SIZES)])
         paths.append(folder / f"scene-{index:04d}.jpg")
         Image.fromarray(scene.image).save(paths[-1], quality=92)
+        if labels is not None:
+            Image.fromarray(scene.mask).save(Path(labels) / f"{paths[-1].stem}.png")
     return paths
 
 
@@ -221,8 +228,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder for the images; created if missing")
     parser.add_argument("--count", type=int, default=24, help="number of images (default 24)")
     parser.add_argument("--seed", type=int, default=0, help="each seed draws other scenes (default 0)")
+    parser.add_argument("--labels", type=Path, metavar="FOLDER", help="folder for what each pixel shows, as PNGs")
     arguments = parser.parse_args()
-    print(f"{len(write_samples(arguments.folder, arguments.count, arguments.seed))} scenes in {arguments.folder}")
+    write_samples(arguments.folder, arguments.count, arguments.seed, arguments.labels)
+    print(f"{arguments.count} scenes in {arguments.folder}")
 
 
 if __name__ == "__main__":

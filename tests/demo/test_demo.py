@@ -62,6 +62,14 @@ def test_samples_are_written_in_several_shapes(tmp_path: Path) -> None:
     assert any(width > height for width, height in sizes)
 
 
+def test_labels_of_samples_are_their_masks(tmp_path: Path) -> None:
+    (path,) = scenes.write_samples(tmp_path / "images", 1, seed=2, labels=tmp_path / "labels")
+    with Image.open(tmp_path / "labels" / f"{path.stem}.png") as label, Image.open(path) as image:
+        assert label.size == image.size
+        mask = np.asarray(label)
+    assert (mask == scenes.draw_scene(scenes.SAMPLE_SEEDS.start + 2000, mask.shape).mask).all()
+
+
 def test_the_command_draws_samples_without_loading_torch(tmp_path: Path) -> None:
     code = (
         "import runpy, sys; sys.argv = ['scenes', sys.argv[1], '--count', '1']\n"

@@ -170,6 +170,14 @@ def refused(made_by, match: str) -> None:
         open_training(made_by())
 
 
+def test_workers_in_folders_of_their_own_find_what_was_given(corpus, monkeypatch):
+    monkeypatch.chdir(corpus)
+    given = {"labels": "labels", "images": "images", "score_images": "images", "score_labels": "labels"}
+    opened = open_training(options(corpus, **given, output="out", start_from="start.safetensors"))
+    for name in (*given, "output", "start_from"):
+        assert Path(getattr(opened.options, name)).is_relative_to(corpus), name
+
+
 def test_bad_input_is_refused_before_a_training_starts(corpus):
     refused(lambda: options(corpus, workers=7), "6 labelled images for 7 workers")
     refused(lambda: options(corpus, unseen=None), "needs --unseen")

@@ -25,6 +25,7 @@ from proxyclip.training.student.masks import fingerprint_of, split
 from proxyclip.training.student.objective import class_weights, weighted_cross_entropy
 from proxyclip.training.student.results import Normalised
 from proxyclip.training.student.settings import TrainSettings
+from proxyclip.vocabulary.thresholds import ClassEvidence, Thresholds
 
 
 def test_the_loss_is_that_of_the_pixels_with_a_class_by_their_confidence():
@@ -163,6 +164,21 @@ def test_masks_without_two_classes_are_refused(tmp_path, value, message):
     output = _two_colours(tmp_path, value)
     with pytest.raises(ValueError, match=message):
         open_training(small_training(output, str(tmp_path / "ckpt")))
+
+
+def test_workers_in_folders_of_their_own_find_what_was_given(output, tmp_path, monkeypatch):
+    labels = Labels.open(output)
+    thresholds = Thresholds.uniform(0.1, labels.vocabulary.num_classes)
+    evidence = [ClassEvidence("none", 0, 0, 0.0)] * labels.vocabulary.num_classes
+    (tmp_path / "thresholds.json").write_bytes(thresholds.to_json(labels.vocabulary, evidence))
+    image = next(iter(labels.images()))
+    Storage(str(tmp_path / "truth")).write(f"{Path(image.uri).stem}.png", image.mask)
+    monkeypatch.chdir(tmp_path)
+    given = {"val_labels": "truth", "images": "images", "thresholds": "thresholds.json"}
+    job = open_training(small_training(os.path.relpath(output), "ckpt", **given)).job
+    for place in (job.labels, job.images, job.val_images, job.val_labels, job.output):
+        assert Path(str(place)).is_relative_to(tmp_path)
+    assert job.thresholds == thresholds
 
 
 def test_a_labelled_sample_is_validated_on_and_not_learned_from(output, tmp_path):

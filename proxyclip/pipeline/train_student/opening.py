@@ -12,12 +12,15 @@ from proxyclip.config import fingerprint
 from proxyclip.dataset.reading.labels import Labels
 from proxyclip.dataset.reading.thresholds import load_thresholds
 from proxyclip.evaluation.labels.files import LabelFiles
+from proxyclip.images.inputs.address import input_address
 from proxyclip.images.listing import list_images
+from proxyclip.pipeline.opening import output_uri
 from proxyclip.pipeline.train_student.options import TrainStudentOptions
 from proxyclip.recipes.weights import file_hash
 from proxyclip.storage.store import Storage, public_uri
 from proxyclip.training.student.job import Job
 from proxyclip.training.student.masks import Masks, masks_of, split
+from proxyclip.vocabulary.thresholds import Thresholds
 
 RECORD = "train.json"
 
@@ -42,15 +45,14 @@ def open_training(options: TrainStudentOptions) -> Opened:
     Raises ValueError, OSError or ImportError if the training cannot start.
     """
     _require_packages()
-    options = dataclasses.replace(options, labels=Storage(options.labels).uri, output=Storage(options.output).uri)
+    options = _absolute(options)
     masks, labels = masks_of(options.labels), Labels.open(options.labels)
-    if options.thresholds is not None:
-        load_thresholds(options.thresholds, labels.vocabulary)
+    thresholds = None if options.thresholds is None else load_thresholds(options.thresholds, labels.vocabulary)
     weights = _encoder_hash(options)
     sample = _labelled_sample(options, labels)
     uris = [uri for table in labels.index(["uri"]) for uri in table["uri"].to_pylist()]
     _check_images(options, uris, sample)
-    recipe = _recipe(options, masks, weights, sample)
+    recipe = _recipe(options, masks, weights, sample, thresholds)
     _refuse_another(Storage(options.output), recipe)
     finished = Storage(options.output).exists("done.json")
     if not finished:
@@ -64,7 +66,7 @@ def open_training(options: TrainStudentOptions) -> Opened:
         output=options.output,
         encoder_weights=given if given in (None, "download") else str(Path(given).absolute()),
         ignore_below=options.ignore_below,
-        thresholds=options.thresholds,
+        thresholds=thresholds,
         val_images=options.val_images or options.images or labels.record.input,
         val_labels=options.val_labels or "",
         uris=tuple(sample),
@@ -78,6 +80,15 @@ def open_training(options: TrainStudentOptions) -> Opened:
         fraction=options.fraction,
     )
     return Opened(options, job, recipe, finished)
+
+
+def _absolute(options: TrainStudentOptions) -> TrainStudentOptions:
+    """The options with absolute addresses: Ray Train's workers run in folders of their own."""
+    made: dict[str, Any] = {"output": output_uri(options.output), "labels": Storage(options.labels).uri}
+    for name in ("images", "val_images", "val_labels"):
+        if (given := getattr(options, name)) is not None:
+            made[name] = input_address(given)
+    return dataclasses.replace(options, **made)
 
 
 def _require_packages() -> None:
@@ -128,14 +139,16 @@ def _check_images(options: TrainStudentOptions, uris: list[str], sample: list[st
         )
 
 
-def _recipe(options: TrainStudentOptions, masks: Masks, weights: str, sample: list[str]) -> dict[str, Any]:
+def _recipe(
+    options: TrainStudentOptions, masks: Masks, weights: str, sample: list[str], thresholds: Thresholds | None
+) -> dict[str, Any]:
     return {
         "settings": dataclasses.asdict(options.settings),
         "masks": masks.fingerprint,
         "classes": list(masks.class_names),
         "encoder_weights": weights,
         "ignore_below": options.ignore_below,
-        "thresholds": None if options.thresholds is None else file_hash(Path(options.thresholds)),
+        "thresholds": None if thresholds is None else list(thresholds.values),
         "validation": LabelFiles(options.val_labels).digest() if options.val_labels else "held out",
         "sample": sample,
         "fraction": options.fraction,

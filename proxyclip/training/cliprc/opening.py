@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from proxyclip.config import ModelConfig
 from proxyclip.dataset.run_record import read_names, read_vocabulary
 from proxyclip.evaluation.zero_shot import unseen_classes
+from proxyclip.images.inputs.address import input_address
 from proxyclip.models.cliprc.description import check_shapes, description_of
+from proxyclip.recipes.architectures import LOCAL_DIR
 from proxyclip.recipes.weights import file_hash, weight_files
 from proxyclip.storage.store import Storage, public_uri
 from proxyclip.training.cliprc import state
@@ -40,6 +43,7 @@ class OpenedTraining:
 
 def open_training(options: TrainCliprcOptions) -> OpenedTraining:
     """Raises ValueError or FileNotFoundError if the training cannot start, or if the output holds another one."""
+    options = _absolute(options)
     vocabulary = _vocabulary(options)
     names = vocabulary.class_names
     unseen = () if options.unseen is None else unseen_classes(options.unseen, vocabulary)
@@ -74,6 +78,21 @@ def open_training(options: TrainCliprcOptions) -> OpenedTraining:
     storage.check_writable()
     state.begin(storage, settings)
     return OpenedTraining(options, settings, vocabulary, clip)
+
+
+def _absolute(options: TrainCliprcOptions) -> TrainCliprcOptions:
+    """The options with absolute addresses: Ray Train's workers run in folders of their own."""
+    made: dict[str, Any] = {"output": Storage(options.output).uri, "labels": Storage(options.labels).uri}
+    for name in ("images", "score_images", "score_labels"):
+        if (given := getattr(options, name)) is not None:
+            made[name] = input_address(given)
+    if options.start_from is not None:
+        made["start_from"] = str(Path(options.start_from).absolute())
+    if options.clip_weights is not None and "://" not in options.clip_weights:
+        made["clip_weights"] = str(Path(options.clip_weights).absolute())
+    if options.clip.startswith(LOCAL_DIR):
+        made["clip"] = LOCAL_DIR + str(Path(options.clip.removeprefix(LOCAL_DIR)).absolute())
+    return replace(options, **made)
 
 
 def _vocabulary(options: TrainCliprcOptions) -> Vocabulary:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from proxyclip.training.student.masks import Masks
 from proxyclip.training.student.settings import TrainSettings
+from proxyclip.vocabulary.thresholds import Thresholds
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Job:
     output: str
     encoder_weights: str | None
     ignore_below: float | None
-    thresholds: str | None
+    thresholds: Thresholds | None
     val_images: str
     val_labels: str
     uris: tuple[str, ...]
