@@ -73,7 +73,7 @@ def test_a_killed_training_ends_in_the_same_bytes(output, tmp_path):
     (tmp_path / "killed" / "checkpoints" / "step-00000099.pt").write_bytes(b"half of a checkpoint")
     resumed = train(small_training(output, str(tmp_path / "killed"), {"steps": 30}))
     assert resumed.history[0]["step"] == 2, "it went on from a checkpoint"
-    for name in ("student.safetensors", "history.json", "student.onnx"):
+    for name in ("student.safetensors", "history.json", "student.onnx", "curves.png"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
 
 

@@ -27,6 +27,9 @@ from proxyclip.training.student.validation import HELD_OUT, LABELLED, Validation
 
 Report = Callable[[dict[str, Any]], None]
 
+# Steps between two lines of progress, and two points of the curve of the loss.
+_SHOWN_EVERY = 10
+
 
 class TrainingStopped(ValueError):  # noqa: N818
     """A training that cannot go on, whoever tries again: the loss is no number, or the masks have changed."""
@@ -55,7 +58,9 @@ class Training:
         self.network = self._network()
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = self._optimizer()
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, float]] = []  # of each checkpoint
+        self.losses: list[tuple[float, float]] = []  # step, and mean loss since the one before
+        self.recent: list[float] = []  # losses since then
         self.step = 0
         self.checkpoints = Checkpoints(Storage(job.output))
         self._resume()
@@ -73,21 +78,26 @@ class Training:
         began, first, losses = time.monotonic(), self.step, list[float]()
         while self.step < settings.steps:
             losses.append(self._step(model, source, classes))
+            self.recent.append(losses[-1])
             self.step += 1
+            told = self.step % _SHOWN_EVERY == 0 or self.step == settings.steps
+            if told:
+                self.losses.append((float(self.step), sum(self.recent) / len(self.recent)))
+                self.recent = []
             if self.step % self.job.every == 0 or self.step == settings.steps:
                 found = {"step": float(self.step), "loss": sum(losses) / len(losses), "miou": self._score()}
                 self.history.append(found)
                 losses = []
                 if self.place.rank == 0:
                     self.checkpoints.save(self.step, self._state())
-            if self.place.rank == 0 and (self.step % 10 == 0 or self.step == settings.steps):
+            if self.place.rank == 0 and told:
                 passed = time.monotonic() - began
                 images = (self.step - first) * settings.batch_size * settings.accumulate * self.place.world_size
                 report(
                     {
                         "step": self.step,
                         "steps": settings.steps,
-                        "loss": losses[-1] if losses else self.history[-1]["loss"],
+                        "loss": self.losses[-1][1],
                         "miou": self.history[-1]["miou"] if self.history else None,
                         "images_per_s": images / passed,
                         "left_s": passed / (self.step - first) * (settings.steps - self.step),
@@ -186,6 +196,8 @@ class Training:
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
+            "losses": self.losses,
+            "recent": self.recent,
         }
 
     def _resume(self) -> None:
@@ -202,3 +214,4 @@ class Training:
                 f" over {self.settings.encoder}: {error}"
             ) from error
         self.step, self.history = state["step"], state["history"]
+        self.losses, self.recent = state["losses"], state["recent"]

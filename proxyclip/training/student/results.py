@@ -19,11 +19,11 @@ from proxyclip.models.student.teacher import to_bytes
 from proxyclip.storage.store import Storage
 from proxyclip.training.student.loop import Training
 from proxyclip.training.student.validation import Pair, labelled_by
-from proxyclip.vocabulary.palette import default_palette
 
 DONE = "done.json"
 ONNX, EXPORTED = "student.onnx", "student.pt2"
 _SHOWN = 6
+_PANEL = (420, 300)  # width and height
 _OPSET = 18
 
 
@@ -55,10 +55,11 @@ def write_results(training: Training) -> Card:
     storage.write("card.json", card.to_json().encode())
     for name, data in exported(network, card).items():
         storage.write(name, data)
-    storage.write("curves.png", curves(training.history))
+    storage.write("curves.png", curves(training.losses, training.history))
     shown = list(training.validation.pairs(range(min(_SHOWN, len(training.validation)))))
     if shown:
-        storage.write("predictions.png", sheet(network, shown, card))
+        colours = training.dataset.labels.vocabulary.colours
+        storage.write("predictions.png", sheet(network, shown, card, colours))
     storage.write("history.json", json.dumps(training.history).encode())
     storage.write(DONE, json.dumps(measured).encode())
     return card
@@ -87,10 +88,9 @@ def exported(network: nn.Module, card: Card) -> dict[str, bytes]:
         return {ONNX: path.read_bytes(), EXPORTED: buffer.getvalue()}
 
 
-def sheet(network: nn.Module, pairs: list[Pair], card: Card, side: int = 200) -> bytes:
-    """Rows of image, label and prediction."""
+def sheet(network: nn.Module, pairs: list[Pair], card: Card, colours: np.ndarray, side: int = 200) -> bytes:
+    """Rows of image, label and prediction. colours: (K, 3), of the classes; what is ignored is black."""
     palette = np.zeros((65536, 3), np.uint8)
-    colours = np.asarray(default_palette(len(card.classes)), np.uint8).reshape(-1, 3)
     palette[: len(colours)] = colours
     canvas = Image.new("RGB", (3 * side, len(pairs) * side), "white")
     for row, (image, label) in enumerate(pairs):
@@ -102,25 +102,34 @@ def sheet(network: nn.Module, pairs: list[Pair], card: Card, side: int = 200) ->
     return _png(canvas)
 
 
-def curves(history: list[dict[str, float]], width: int = 640, height: int = 320) -> bytes:
-    """Loss and mIoU over the steps."""
-    canvas = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(canvas)
-    steps = [each["step"] for each in history]
-    for name, colour, where in (("loss", "firebrick", 10), ("miou", "navy", 26)):
-        values = [each[name] for each in history]
-        top = max([value for value in values if value == value], default=1.0) or 1.0
-        points = [
-            (40 + (width - 60) * step / steps[-1], height - 30 - (height - 70) * value / top)
-            for step, value in zip(steps, values, strict=True)
-            if value == value
-        ]
-        if len(points) > 1:
-            draw.line(points, fill=colour, width=2)
-        draw.text((44, where), f"{name}: last {values[-1]:.3g}, scale 0 to {top:.3g}", fill=colour)
-    draw.line([(40, 40), (40, height - 30), (width - 20, height - 30)], fill="black")
-    draw.text((width - 120, height - 24), f"{int(steps[-1])} steps", fill="black")
+def curves(losses: list[tuple[float, float]], history: list[dict[str, float]]) -> bytes:
+    """Loss and mIoU over the steps, side by side. losses: steps and values."""
+    canvas = Image.new("RGB", (2 * _PANEL[0], _PANEL[1]), "white")
+    scores = [(each["step"], each["miou"]) for each in history]
+    _draw_curve(canvas, 0, "loss", "firebrick", losses)
+    _draw_curve(canvas, _PANEL[0], "mIoU, %", "navy", scores)
     return _png(canvas)
+
+
+def _draw_curve(canvas: Image.Image, left: int, name: str, colour: str, points: list[tuple[float, float]]) -> None:
+    """One panel, from step 0 and value 0 on. Values that are no number are left out."""
+    draw, (width, height) = ImageDraw.Draw(canvas), _PANEL
+    points = [point for point in points if point[1] == point[1]]
+    if not points:
+        return
+    last, top = points[-1][0], max(value for _, value in points) or 1.0
+    x0, x1, y0, y1 = left + 56, left + width - 24, height - 36, 40
+    places = [(x0 + (x1 - x0) * step / last, y0 - (y0 - y1) * value / top) for step, value in points]
+    for part in range(5):
+        y = y0 - (y0 - y1) * part / 4
+        draw.line([(x0, y), (x1, y)], fill="lightgrey" if part else "black")
+        draw.text((x0 - 6, y), f"{top * part / 4:.3g}", fill="black", anchor="rm")
+    draw.line(places, fill=colour, width=2)
+    if len(places) <= 40:
+        for x, y in places:
+            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
+    draw.text((x0, 14), f"{name}: {points[-1][1]:.3g} in the end", fill=colour)
+    draw.text((x1, y0 + 8), f"step {int(last)}", fill="black", anchor="ra")
 
 
 def _png(image: Image.Image) -> bytes:
