@@ -153,10 +153,10 @@ class Cliprc:
     """Trainings: inductive, transductive, fully, "bridge trained", "no decay on norms", "ignored pixels left out"."""
     splits: tuple[int, ...] = (0, 1, 2)
     """Which of the three splits of the classes."""
-    iterations: int = 150
+    iterations: int = 1200
     batch: int = 4
     image_px: int = 160
-    lr: float = 5e-4
+    lr: float = 2e-4
 
     def run(self) -> None:
         from quality import cliprc

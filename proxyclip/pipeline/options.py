@@ -53,8 +53,8 @@ class LabelOptions:
     preset: str = "proxyclip-b16-dino-b8"
     """Named recipe: method, CLIP, proxy and settings (see `proxyclip presets`). The options below, down to --dtype,
     replace parts of it."""
-    student: Annotated[str | None, unset("none", "PATH")] = None
-    """With --preset student: the --output of `proxyclip train-student`, on a disk, or its student.safetensors."""
+    student: Annotated[str | None, unset("none", "URI")] = None
+    """With --preset student: the --output of `proxyclip train-student`, or its student.safetensors."""
     method: Annotated[str | None, unset("the preset's", "STR")] = None
     """How CLIP's last block mixes patches: proxyclip, clip, maskclip, sclip, clearclip, gem, naclip or naclip-kk. Or a
     network of its own instead of CLIP: sam3, cliprc, or an installed plug-in's (see `proxyclip presets`)."""

@@ -22,6 +22,7 @@ from proxyclip.recipes.licences import forbids_commercial_use
 from proxyclip.recipes.methods import METHODS
 from proxyclip.recipes.names import look_up
 from proxyclip.recipes.weights import WeightsDiffer, file_hash, student_file
+from proxyclip.storage import cache
 from proxyclip.vocabulary.names import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -79,8 +80,10 @@ def _cliprc_files(weights: str | None) -> dict[str, Path]:
     if weights is None:
         raise FileNotFoundError(
             "--method cliprc needs --method-weights: a folder with a checkpoint of the release, cliprc.json "
-            "and text.safetensors, or a file that holds all three (docs/cliprc.md)."
+            "and text.safetensors, or a file or URI of a file that holds all three (docs/cliprc.md)."
         )
+    if "://" in weights:
+        return {"checkpoint": cache.fetch(weights)}
     path = Path(weights)
     if path.is_file():
         return {"checkpoint": path}

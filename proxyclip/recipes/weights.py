@@ -284,14 +284,16 @@ def file_hash(path: Path, before: bytes = b"") -> str:
 
 
 def student_file(weights: str | None) -> dict[str, Path]:
-    """The file of a student, or the folder that `train-student` wrote."""
+    """The file of a student, or of the folder or prefix that `train-student` wrote."""
     if weights is None:
         raise FileNotFoundError("--preset student needs --student: the --output of `proxyclip train-student`.")
-    path = Path(weights)
-    path = path / "student.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"--student {weights}: there is no student.safetensors. Train one with `proxyclip train-student`, and copy "
-            "it to a disk that every machine reaches."
-        )
+    name, path = "student.safetensors", Path(weights)
+    try:
+        if "://" in weights:
+            return {"student": cache.fetch(weights if weights.endswith(name) else f"{weights.rstrip('/')}/{name}")}
+        path = path / name if path.is_dir() else path
+        path.stat()
+    except FileNotFoundError as error:
+        place = f"--student {public_uri(weights)}"
+        raise FileNotFoundError(f"{place}: there is no {name}. Train one with `proxyclip train-student`.") from error
     return {"student": path}

@@ -157,3 +157,22 @@ def test_two_packages_with_one_name_are_refused(registered, monkeypatch):
 def test_the_licence_of_sam3_is_no_licence_against_commerce():
     assert "SAM-License" in TEACHERS["sam3"].licence
     assert not forbids_commercial_use(TEACHERS["sam3"].licence)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize("name", ["", "/student.safetensors"])
+def test_a_student_is_found_by_its_folder_or_its_file_here_or_in_a_store(tmp_path, monkeypatch, scheme, name):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "student.safetensors").write_bytes(b"weights")
+    files = teacher_files(TeacherModel("student", {}, weights=f"{scheme}{tmp_path}/run{name}"))
+    assert files["student"].read_bytes() == b"weights"
+    with pytest.raises(FileNotFoundError, match=r"there is no student\.safetensors"):
+        teacher_files(TeacherModel("student", {}, weights=f"{scheme}{tmp_path}/nowhere"))
+
+
+def test_a_trained_cliprc_may_lie_in_a_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "cliprc.safetensors").write_bytes(b"weights")
+    files = teacher_files(TeacherModel("cliprc", {}, weights=f"file://{tmp_path}/cliprc.safetensors"))
+    assert files["checkpoint"].read_bytes() == b"weights"
