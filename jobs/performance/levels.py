@@ -20,13 +20,13 @@ from proxyclip.config import Dtype, SegmenterConfig
 from proxyclip.models.kernels.precision import speed_of
 from proxyclip.models.segmenter import Segmenter
 
-# What oneDNN and torch may use, by the processors that have no more.
+# What oneDNN, torch and MKL may use, by the processors that have no more.
 LEVELS: dict[str, dict[str, str]] = {
     "all of this processor": {},
     "AVX512 and VNNI, no bfloat16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
     "AVX512 alone": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
-    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
-    "SSE4": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
+    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "SSE4": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
 }
 
 _QUERIES = 847

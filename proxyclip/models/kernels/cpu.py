@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -141,7 +141,7 @@ def _is_plain_linear(input: Any, weight: Any) -> bool:
         and weight.dtype in (torch.float32, torch.bfloat16)
         and input.dtype == weight.dtype
         and input.numel() >= _FEW_ROWS * input.shape[-1]
-        and torch.backends.mkldnn.is_available()
+        and _onednn_pays()
         and (input.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
         and not torch.is_grad_enabled()
     )
@@ -157,6 +157,12 @@ def _is_plain_matmul(a: Any, b: Any) -> bool:
         and min(a.shape[1:] + b.shape[-2:]) >= _FEW_ROWS
         and a.device.type == "cpu"
         and a.dtype == b.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
+        and _onednn_pays()
         and not torch.is_grad_enabled()
     )
+
+
+@cache
+def _onednn_pays() -> bool:
+    """Whether oneDNN has kernels for this processor's vectors: without AVX2 it takes twice as long as torch."""
+    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() != "DEFAULT"

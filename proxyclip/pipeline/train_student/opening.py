@@ -18,7 +18,7 @@ from proxyclip.pipeline.opening import output_uri
 from proxyclip.pipeline.train_student.options import TrainStudentOptions
 from proxyclip.recipes.weights import file_hash
 from proxyclip.storage.store import Storage, public_uri
-from proxyclip.training.student.job import Job
+from proxyclip.training.student.job import DONE, Job
 from proxyclip.training.student.masks import Masks, masks_of, split
 from proxyclip.vocabulary.thresholds import Thresholds
 
@@ -54,7 +54,7 @@ def open_training(options: TrainStudentOptions) -> Opened:
     _check_images(options, uris, sample)
     recipe = _recipe(options, masks, weights, sample, thresholds)
     _refuse_another(Storage(options.output), recipe)
-    finished = Storage(options.output).exists("done.json")
+    finished = Storage(options.output).exists(DONE)
     if not finished:
         Storage(options.output).check_writable()
     given = None if options.encoder_weights == "none" else options.encoder_weights or "download"

@@ -12,6 +12,7 @@ from typing import Any
 from proxyclip.pipeline.train_student.opening import RECORD, Opened, open_training
 from proxyclip.pipeline.train_student.options import TrainStudentOptions
 from proxyclip.storage.store import Storage
+from proxyclip.training.student.job import DONE
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def train_student(options: TrainStudentOptions) -> Trained:
         output.write(RECORD, opened.record())
         if stopped := _with_ray(opened):
             return Trained({}, stopped)
-    return Trained(json.loads(output.read("done.json")))
+    return Trained(json.loads(output.read(DONE)))
 
 
 def _with_ray(opened: Opened) -> str | None:

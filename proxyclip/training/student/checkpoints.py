@@ -22,6 +22,10 @@ class Checkpoints:
 
     storage: Storage
 
+    def exist(self) -> bool:
+        """Whether a training has left one."""
+        return self.storage.exists(COMMIT)
+
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write a checkpoint, then commit it, then remove the others."""
         buffer = io.BytesIO()
@@ -37,7 +41,7 @@ class Checkpoints:
 
     def load(self) -> dict[str, Any] | None:
         """The committed checkpoint, or None. Raises ValueError if its file is damaged."""
-        if not self.storage.exists(COMMIT):
+        if not self.exist():
             return None
         commit = json.loads(self.storage.read(COMMIT))
         data = self.storage.read(commit["file"])

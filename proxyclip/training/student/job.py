@@ -8,6 +8,9 @@ from proxyclip.training.student.masks import Masks
 from proxyclip.training.student.settings import TrainSettings
 from proxyclip.vocabulary.thresholds import Thresholds
 
+# Written last: the student is complete.
+DONE = "done.json"
+
 
 @dataclass(frozen=True)
 class Job:

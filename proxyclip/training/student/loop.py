@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,6 +17,7 @@ from proxyclip.models.student.network import build, encoder_module, load_encoder
 from proxyclip.storage.store import Storage, public_uri
 from proxyclip.training.mask_dataset import MaskDataset
 from proxyclip.training.order import Place
+from proxyclip.training.processes import Processes
 from proxyclip.training.student.batches import batches
 from proxyclip.training.student.checkpoints import Checkpoints
 from proxyclip.training.student.job import Job
@@ -41,6 +41,8 @@ class Training:
     def __init__(self, job: Job, device: torch.device) -> None:
         self.job, self.device, self.settings = job, device, job.settings
         self.place = Place.find(None, None)
+        self.processes = Processes(self.place)
+        self.checkpoints = Checkpoints(Storage(job.output))
         torch.manual_seed(job.settings.seed)
         torch.set_num_threads(job.threads)
         self.dataset = MaskDataset(job.labels, job.images, ignore_below=job.ignore_below, thresholds=job.thresholds)
@@ -62,7 +64,6 @@ class Training:
         self.losses: list[tuple[float, float]] = []  # step, and mean loss since the one before
         self.recent: list[float] = []  # losses since then
         self.step = 0
-        self.checkpoints = Checkpoints(Storage(job.output))
         self._resume()
 
     def run(self, report: Report) -> None:
@@ -122,10 +123,7 @@ class Training:
             )
             (loss / self.settings.accumulate).backward()
             total += loss.detach() / self.settings.accumulate
-        if self.place.world_size > 1:
-            torch.distributed.all_reduce(total)
-            total /= self.place.world_size
-        value = float(total)
+        value = float(self.processes.mean(total))
         if value != value or value in (float("inf"), float("-inf")):
             raise TrainingStopped(
                 f"step {self.step + 1}: the loss is {value}. The last good checkpoint is that of step "
@@ -147,7 +145,7 @@ class Training:
                 mean.copy_(value)
 
     def _score(self) -> float:
-        return score(self.ema, self.validation, self.card, self.device, self.place)
+        return score(self.ema, self.validation, self.card, self.device, self.processes)
 
     def _card(self) -> Card:
         settings, job = self.settings, self.job
@@ -168,14 +166,10 @@ class Training:
     def _network(self) -> nn.Module:
         settings = self.settings
         network = build(settings.architecture, settings.encoder, len(self.card.classes), settings.size)
-        if self.job.encoder_weights is not None and not self.checkpoints_exist():
+        if self.job.encoder_weights is not None and not self.checkpoints.exist():
             weights = None if self.job.encoder_weights == "download" else self.job.encoder_weights
             load_encoder(network, settings.encoder, weights)
         return network.to(self.device)
-
-    def checkpoints_exist(self) -> bool:
-        """Whether the training goes on; then its weights come from there."""
-        return Storage(self.job.output).exists("checkpoint.json")
 
     def _optimizer(self) -> torch.optim.Optimizer:
         encoder = {id(each) for each in encoder_module(self.network).parameters()}

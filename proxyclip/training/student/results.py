@@ -17,10 +17,10 @@ from torch import nn
 from proxyclip.models.student.card import FILE, Card
 from proxyclip.models.student.teacher import to_bytes
 from proxyclip.storage.store import Storage
+from proxyclip.training.student.job import DONE
 from proxyclip.training.student.loop import Training
 from proxyclip.training.student.validation import Pair, labelled_by
 
-DONE = "done.json"
 ONNX, EXPORTED = "student.onnx", "student.pt2"
 _SHOWN = 6
 _PANEL = (420, 300)  # width and height

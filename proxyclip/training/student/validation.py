@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ from proxyclip.models.student.card import Card
 from proxyclip.models.student.teacher import logits_of
 from proxyclip.storage.store import public_uri
 from proxyclip.training.mask_dataset import MaskDataset
-from proxyclip.training.order import Place
+from proxyclip.training.processes import Processes
 
 Pair = tuple[Tensor, npt.NDArray[np.integer]]
 
@@ -68,16 +67,14 @@ def labelled_by(network: nn.Module, image: Tensor, card: Card, device: torch.dev
     return classes
 
 
-def score(network: nn.Module, validation: Validation, card: Card, device: torch.device, place: Place) -> float:
+def score(network: nn.Module, validation: Validation, card: Card, device: torch.device, processes: Processes) -> float:
     """mIoU in percent over all ranks. Leaves the network in training mode if it was."""
     was_training = network.training
     network.eval()
     matrix = ConfusionMatrix(len(card.classes), validation.dataset.ignore)
+    place = processes.place
     for image, label in validation.pairs(range(place.rank, len(validation), place.world_size)):
         matrix.add(label, labelled_by(network, image, card, device))
     network.train(was_training)
-    if place.world_size > 1:
-        counts = torch.from_numpy(matrix.counts).to(device)
-        torch.distributed.all_reduce(counts)
-        matrix.counts = counts.cpu().numpy()
+    matrix.counts = processes.sum(torch.from_numpy(matrix.counts).to(device)).cpu().numpy()
     return matrix.mean_iou
