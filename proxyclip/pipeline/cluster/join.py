@@ -110,9 +110,15 @@ def is_joined(address: str | None) -> bool:
 
 
 def cpu_share(num_actors: int) -> dict[str, float]:
-    """What each actor on CPUs reserves. Half a core stays free, since readers and writers need some of it."""
-    cores = ray.cluster_resources().get("CPU", 1)
-    return {"num_cpus": min(1.0, int(100 * (cores - 0.5) / num_actors) / 100)}
+    """What each actor on CPUs reserves: as much as leaves some machine half a core, wherever Ray puts the actors.
+
+    Readers and writers need a quarter each: without it actors wait for readers that wait for a core.
+    """
+    cores = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    for hundredths in range(100, 1, -1):
+        if sum(int(max(number - 0.5, 0) * 100) // hundredths for number in cores) >= num_actors:
+            return {"num_cpus": hundredths / 100}
+    return {"num_cpus": 0.01}
 
 
 def _address(address: str | None) -> str:
