@@ -84,7 +84,7 @@ def new_place(
         corpus.write(image_name(index), b"no image" if index == BROKEN else drawn.read_bytes())
     words = [ROOT / "jobs" / "label.py", "--input", corpus.uri, "--preset", "demo"]
     words += ["--vocabulary", VOCABULARY, "--embeddings", embeddings, "--shard-size", SHARD_SIZE, "--max-failures", 1]
-    words += ["--short-side", 56, "--crop", 56, "--stride", 56, "--threads", 1, "--num-gpus", 0]
+    words += ["--short-side", 56, "--crop", 56, "--stride", 56, "--threads", 1, "--num-gpus", 0, "--concurrency", 1]
     words += ["--address", cluster.address]
     bucket_path = account + corpus.uri.partition("://")[2]
     held = {
