@@ -148,7 +148,6 @@ def cluster(env, place):
         **{f"{part}_start_ray_commands": [] for part in ("head", "worker")},
         **{key: [] for key in ("cluster_synced_files", "initialization_commands")},
     }
-    (place / "cluster.json").write_text(json.dumps(config))
     config_file = place / "cluster.json"
     config_file.write_text(json.dumps(config))
     with ray_head(

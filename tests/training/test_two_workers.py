@@ -23,7 +23,6 @@ MOST_MIOU = 0.3  # that a killed training may be away from an undisturbed one
 
 CLIPRC = """
 import sys
-import time
 from pathlib import Path
 import test_cliprc_training as made
 from proxyclip.pipeline.cluster.join import cluster

@@ -43,9 +43,9 @@ class ActorConfig:
     """What an actor is made from. It is small, since Ray keeps it for restarts.
 
     weights: hash of each weight file in the recipe, by part ("clip", "proxy") or file. threads: 0 is a share of the
-    machine's cores. masks: whether images are
-    labelled. codec: how features are kept; None: not at all. collect: whether statistics are collected for `adapt`.
-    head: whether the output has a head that labels. regions: where the images' regions lie; None: there are none.
+    machine's cores. masks: whether images are labelled. codec: how features are kept; None: not at all. collect:
+    whether statistics are collected for `adapt`. head: whether the output has a head that labels. regions: where the
+    images' regions lie; None: there are none.
     compiled: whether the networks are compiled on a GPU.
     """
 

@@ -19,7 +19,7 @@ from proxyclip.pipeline.train_student.options import TrainStudentOptions
 from proxyclip.recipes.weights import file_hash
 from proxyclip.storage.store import Storage, public_uri
 from proxyclip.training.student.job import DONE, Job
-from proxyclip.training.student.masks import Masks, masks_of, split
+from proxyclip.training.student.masks import Masks, masks_of, share_of, split
 from proxyclip.vocabulary.thresholds import Thresholds
 
 RECORD = "train.json"
@@ -128,7 +128,7 @@ def _labelled_sample(options: TrainStudentOptions, labels: Labels) -> list[str]:
 
 def _check_images(options: TrainStudentOptions, uris: list[str], sample: list[str]) -> None:
     learn, held = split(uris, 0 if sample else options.settings.held_out, sample)
-    used = max(round(len(learn) * options.fraction), 1) if learn else 0
+    used = len(share_of(learn, uris, options.fraction))
     if used < options.workers:
         raise ValueError(
             f"{used} images to learn from are fewer than {options.workers} workers; use fewer --workers, or label more."
